@@ -1,0 +1,2 @@
+//! The thin binary: see `frazil::cli`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Postgres: connection, slot, publication, catalog, COPY.

@@ -1,0 +1,128 @@
+//! A source table as the stream and the catalog describe it together.
+
+use serde::{Deserialize, Serialize};
+
+/// A Postgres type as frazil stores it: domains are resolved to their base, enum labels are text.
+/// The mapping is `docs/types.md`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PgType {
+    /// `bool`
+    Bool,
+    /// `int2`: stored as a 32-bit integer
+    Int2,
+    /// `int4`
+    Int4,
+    /// `int8`
+    Int8,
+    /// `oid`, `xid`, `cid`: unsigned 32 bits, stored as a 64-bit integer
+    Oid,
+    /// `xid8`: unsigned 64 bits, stored as decimal(20,0)
+    Xid8,
+    /// `float4`
+    Float4,
+    /// `float8`
+    Float8,
+    /// `numeric(p,s)` that fits a decimal of at most 38 digits. These are the *lake's* numbers:
+    /// `numeric(3,-2)` is decimal(5,0), `numeric(3,5)` is decimal(5,5).
+    Numeric {
+        /// Digits in all, 1 to 38.
+        precision: u8,
+        /// Digits after the point, 0 to 38.
+        scale: i8,
+    },
+    /// `numeric` without a limit, or wider than 38 digits: its canonical text
+    NumericText,
+    /// Types whose binary form is their UTF-8 text: text, varchar, bpchar, name, xml, json, "char",
+    /// citext, enum labels, refcursor, unknown
+    Text,
+    /// `jsonb`: a version byte, then text
+    Jsonb,
+    /// `bytea`
+    Bytea,
+    /// `date`
+    Date,
+    /// `time`
+    Time,
+    /// `timetz`: its canonical text
+    TimeTz,
+    /// `timestamp`
+    Timestamp,
+    /// `timestamptz`
+    TimestampTz,
+    /// `interval`: struct of months, days, microseconds
+    Interval,
+    /// `uuid`
+    Uuid,
+    /// A one-dimensional array of a non-array type
+    Array(Box<PgType>),
+    /// Any other type: stored as its Postgres text. Its binary form is not known, so a stream that
+    /// has one of these runs in text mode, and a COPY casts the column to text.
+    Opaque,
+}
+
+impl PgType {
+    /// Whether the binary form is known, so that the stream may run in binary mode.
+    pub fn has_binary_form(&self) -> bool {
+        match self {
+            PgType::Opaque => false,
+            PgType::Array(element) => element.has_binary_form(),
+            _ => true,
+        }
+    }
+}
+
+/// One published column of a source table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name in Postgres.
+    pub name: String,
+    /// `pg_attribute.attnum`: unique in the table for ever, so the lake's field id is made from it.
+    pub attnum: i16,
+    /// The type oid that the Relation message and `pg_attribute.atttypid` show (a domain's own oid).
+    pub type_oid: u32,
+    /// `pg_attribute.atttypmod`, -1 where there is none.
+    pub typmod: i32,
+    /// How values are stored.
+    pub pg_type: PgType,
+    /// Whether values can be stored out of line (`attstorage <> 'p'`), and so arrive as
+    /// `unchanged_toast`.
+    pub toastable: bool,
+}
+
+/// `pg_class.relreplident` (Postgres manual, REPLICA IDENTITY).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplicaIdentity {
+    /// `d`: the primary key
+    Default,
+    /// `n`: nothing
+    Nothing,
+    /// `f`: the whole old row
+    Full,
+    /// `i`: the columns of a unique index
+    Index,
+}
+
+/// A source table: its published columns in wire order and the key its rows are addressed by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relation {
+    /// `pg_class.oid`: the table's name for ever.
+    pub oid: u32,
+    /// Schema name in Postgres.
+    pub namespace: String,
+    /// Table name in Postgres.
+    pub name: String,
+    /// Published columns, in the order of tuples on the wire.
+    pub columns: Vec<Column>,
+    /// Indexes into `columns` of the key, ascending; empty for a table without a key (append only).
+    /// With REPLICA IDENTITY FULL this is the primary key of the catalog (cases 71, 72).
+    pub key: Vec<usize>,
+    /// What an UPDATE or DELETE sends of the old row.
+    pub identity: ReplicaIdentity,
+}
+
+impl Relation {
+    /// `namespace.name`, for messages.
+    pub fn display(&self) -> String {
+        format!("{}.{}", self.namespace, self.name)
+    }
+}
