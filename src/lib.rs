@@ -6,9 +6,15 @@
 //! - [`window`]: what one lake commit is made of: receive buffer, fold by key, tuple bytes to Arrow.
 //! - [`iceberg`]: files, row deltas, the ledger and the committer.
 //! - [`initial_snapshot`]: the copy that comes before the stream.
-//! - [`cli`], [`config`], [`ops`]: the person's side.
+//! - [`config`], [`ops`]: the person's side.
 
+pub mod cli;
+pub mod config;
 pub mod error;
+pub mod iceberg;
+pub mod initial_snapshot;
+pub mod ops;
+pub mod pipeline;
 pub mod postgres;
 pub mod progress;
 pub mod window;

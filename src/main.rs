@@ -1,2 +1,5 @@
 //! The thin binary: see `frazil::cli`.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    frazil::cli::main()
+}

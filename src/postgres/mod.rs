@@ -1,1 +1,22 @@
 //! Postgres: connection, slot, publication, catalog, COPY.
+//!
+//! - [`dsn`], [`sql`], [`session`]: where the source is, and the two kinds of connection to it.
+//! - [`stream`], [`pgoutput`]: START_REPLICATION's bytes, and what they say.
+//! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has.
+//! - [`server_error`]: what Postgres's errors mean for frazil.
+
+pub mod catalog;
+pub mod dsn;
+pub mod pg_types;
+pub mod pgoutput;
+mod pgpass;
+pub mod publication;
+pub mod quote;
+pub mod server_error;
+pub mod session;
+pub mod slot;
+mod socket;
+pub mod sql;
+pub mod stream;
+pub mod tables;
+mod tls;

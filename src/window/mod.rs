@@ -1,3 +1,17 @@
 //! What one lake commit is made of. Pure: bytes in, Arrow out, no I/O.
 
+mod array;
+mod datetime;
+pub mod decode;
+mod float;
+pub mod fold;
+mod numeric;
+pub mod outcome;
 pub mod relation;
+pub mod render;
+mod scalar;
+mod scan;
+pub mod segment;
+mod store;
+mod text;
+pub mod wire;

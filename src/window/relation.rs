@@ -89,6 +89,14 @@ pub struct Column {
     pub toastable: bool,
 }
 
+impl Column {
+    /// The lake's field id: the attribute number, which Postgres never gives twice in one table
+    /// (`docs/adr/0003-field-id-is-attnum.md`).
+    pub fn field_id(&self) -> i32 {
+        i32::from(self.attnum)
+    }
+}
+
 /// `pg_class.relreplident` (Postgres manual, REPLICA IDENTITY).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplicaIdentity {
@@ -125,4 +133,27 @@ impl Relation {
     pub fn display(&self) -> String {
         format!("{}.{}", self.namespace, self.name)
     }
+
+    /// Lake field ids of the key, in column order.
+    pub fn key_field_ids(&self) -> Vec<i32> {
+        self.key.iter().filter_map(|&at| self.columns.get(at)).map(Column::field_id).collect()
+    }
+}
+
+/// A tuple in a receive buffer (Postgres manual, logical replication message formats, TupleData).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    /// Position of its first field.
+    pub at: u32,
+    /// How many fields it has.
+    pub columns: u16,
+}
+
+/// What an old tuple holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldTuple {
+    /// `K`: the key columns; the others are NULL and mean nothing.
+    Key,
+    /// `O`: the whole row.
+    Full,
 }

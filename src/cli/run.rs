@@ -1,0 +1,155 @@
+//! `frazil run`: the initial snapshot where the lake has none, then the stream, again and again from
+//! where the lake stands, until stopped.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use clap::Args;
+
+use crate::config::{Config, InitialSnapshot, RawConfig, Scalar};
+use crate::error::{Error, Kind, Result};
+use crate::iceberg::lake::Lake;
+use crate::ops::{Shutdown, Stats};
+use crate::postgres::dsn::Source;
+use crate::postgres::server_error::from_sql;
+use crate::postgres::sql::connect_sql;
+use crate::progress::Lsn;
+use crate::{initial_snapshot, pipeline};
+
+use super::Place;
+
+/// First and longest pause before a temporary trouble is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
+/// How many times in a row a run that must end by itself (`--until-caught-up`, `only`) tries.
+const RETRIES_MAX: usize = 12;
+
+/// `frazil run`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Copy the tables first (initial), copy nothing (never), or copy and stop (only)
+    #[arg(long, value_enum)]
+    pub(crate) initial_snapshot: Option<InitialSnapshot>,
+    /// The longest a complete source transaction waits for its lake commit [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) commit_interval: Option<String>,
+    /// Exit 0 once the lake holds all that was committed when this started
+    #[arg(long)]
+    pub(crate) until_caught_up: bool,
+}
+
+impl Run {
+    pub(crate) async fn run(self) -> Result<ExitCode> {
+        let config = self.config()?;
+        let shutdown = Shutdown::on_signals()?;
+        let stats = Arc::new(Stats::default());
+        follow(&config, self.until_caught_up, &shutdown, &stats).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The settings of this run.
+    pub(crate) fn config(&self) -> Result<Config> {
+        let mut flags = RawConfig::default();
+        flags.commit.interval = self.commit_interval.clone().map(Scalar);
+        flags.initial_snapshot.mode = self.initial_snapshot.map(|mode| {
+            let name = match mode {
+                InitialSnapshot::Initial => "initial",
+                InitialSnapshot::Never => "never",
+                InitialSnapshot::Only => "only",
+            };
+            Scalar(name.to_owned())
+        });
+        self.place.resolve(flags)
+    }
+}
+
+/// Runs until stopped (or caught up): a temporary trouble is tried again from where the lake stands.
+pub(crate) async fn follow(
+    config: &Config,
+    until_caught_up: bool,
+    shutdown: &Shutdown,
+    stats: &Arc<Stats>,
+) -> Result<()> {
+    let source = super::source(config)?;
+    let lake = super::lake(config).await?;
+    let ends = until_caught_up || config.settings.initial_snapshot == InitialSnapshot::Only;
+    let mut until = None;
+    let mut pauses = pauses();
+    let mut tries = 0;
+    loop {
+        let before = stats.view().lake_commits;
+        let error =
+            match once(&source, &lake, config, (until_caught_up, &mut until), (shutdown, stats))
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(_) if shutdown.is_requested() => return Ok(()),
+                Err(error) => error,
+            };
+        if stats.view().lake_commits > before {
+            (pauses, tries) = (self::pauses(), 0);
+        }
+        tries += 1;
+        if !matches!(error.kind(), Kind::Transient | Kind::Conflict)
+            || (ends && tries > RETRIES_MAX)
+        {
+            return Err(error);
+        }
+        let pause = pauses.next().unwrap_or(RETRY.1);
+        tracing::warn!(code = error.code(), cure = error.cure(), retry_in = ?pause, "{error}");
+        tokio::select! {
+            biased;
+            // A stop need not wait.
+            () = shutdown.requested() => return Ok(()),
+            // Time is up.
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(RETRY.0)
+        .with_max_delay(RETRY.1)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+async fn once(
+    source: &Source,
+    lake: &Arc<Lake>,
+    config: &Config,
+    (until_caught_up, until): (bool, &mut Option<Lsn>),
+    ops: (&Shutdown, &Arc<Stats>),
+) -> Result<()> {
+    if until_caught_up && until.is_none() {
+        *until = Some(server_lsn(source).await?);
+    }
+    let settings = &config.settings;
+    if lake.committer.position().await?.is_none() {
+        let position = initial_snapshot::take(source, lake, settings, ops).await?;
+        ops.1.committed(position, 0, 0);
+        tracing::info!(%position, "the initial snapshot is in the lake");
+    }
+    if settings.initial_snapshot == InitialSnapshot::Only {
+        return Ok(());
+    }
+    pipeline::follow(source, lake, settings, *until, ops).await
+}
+
+/// Where the source's WAL ends now.
+pub(crate) async fn server_lsn(source: &Source) -> Result<Lsn> {
+    let client = connect_sql(source, "position").await?;
+    let row = client
+        .query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[])
+        .await
+        .map_err(from_sql)?;
+    let text: &str = row.try_get(0).map_err(|e| {
+        Error::fatal("PROTOCOL", "pg_current_wal_insert_lsn() is no text").with_source(e)
+    })?;
+    text.parse()
+}

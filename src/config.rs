@@ -1,0 +1,180 @@
+//! Settings: what was typed ([`RawConfig`]) and what runs ([`Settings`]) are two types.
+//!
+//! Flags decide over the environment (`FRAZIL_SECTION__KEY`), that over the file (`--config`), that
+//! over the defaults. Unknown keys are refused, with the nearest known one.
+
+mod patterns;
+mod raw;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::ValueEnum;
+use secrecy::SecretString;
+
+use crate::error::{Error, Result};
+
+pub use patterns::Patterns;
+pub use raw::{RawConfig, Scalar};
+
+/// Default of `memory.window_bytes_max`.
+const WINDOW_BYTES_MAX: u64 = 256 << 20;
+/// Smallest `memory.window_bytes_max`: two segments and what their writers need.
+const WINDOW_BYTES_MIN: u64 = 64 << 20;
+/// Default and largest `memory.max_value_bytes`: Postgres's own limit for one value.
+const MAX_VALUE_BYTES: u64 = 1 << 30;
+
+/// `--initial-snapshot`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InitialSnapshot {
+    /// Copy the tables once, then follow the stream.
+    Initial,
+    /// Copy nothing: tables begin empty and hold what changes from now on.
+    Never,
+    /// Copy the tables and stop.
+    Only,
+}
+
+/// Everything a run needs to know, resolved and valid.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The replication slot, which also names the pipeline and its ledger.
+    pub slot: String,
+    /// The publication; tables without a key stand in `<publication>_append`.
+    pub publication: String,
+    /// Which tables.
+    pub tables: Patterns,
+    /// What is copied before the stream.
+    pub initial_snapshot: InitialSnapshot,
+    /// Connections that copy in parallel.
+    pub workers: usize,
+    /// The longest a complete source transaction waits for its lake commit.
+    pub commit_interval: Duration,
+    /// Raw WAL in memory, both windows together, in bytes.
+    pub window_bytes_max: usize,
+    /// The largest single message that is accepted, in bytes.
+    pub max_value_bytes: usize,
+}
+
+/// Where the source and the lake are, and how to treat them.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Connection string of the source, password and all.
+    pub source: SecretString,
+    /// The lake's folder.
+    pub into: PathBuf,
+    /// The rest.
+    pub settings: Settings,
+}
+
+impl Settings {
+    /// The publication of tables without a key, which publishes no UPDATE and DELETE (case 73).
+    pub fn append_publication(&self) -> String {
+        format!("{}_append", self.publication)
+    }
+}
+
+impl Config {
+    /// Resolves what was typed.
+    pub fn resolve(raw: RawConfig) -> Result<Self> {
+        let url = raw
+            .source
+            .url
+            .map(|url| url.0)
+            .or_else(|| std::env::var("DATABASE_URL").ok())
+            .ok_or_else(|| {
+                missing(
+                    "source.url",
+                    "give the source as argument: frazil run postgres://user@host/db --into ./lake",
+                )
+            })?;
+        let into = raw.lake.into.ok_or_else(|| missing("lake.into", "say where: --into ./lake"))?;
+        let settings = Settings {
+            slot: slot_name(raw.source.slot)?,
+            publication: text(raw.source.publication, "frazil"),
+            tables: Patterns::parse(&text(raw.source.tables, "*"))?,
+            initial_snapshot: snapshot_mode(raw.initial_snapshot.mode)?,
+            workers: workers(raw.initial_snapshot.workers)?,
+            commit_interval: duration("commit.interval", raw.commit.interval, "5s")?,
+            window_bytes_max: window_bytes(raw.memory.window_bytes_max)?,
+            max_value_bytes: value_bytes(raw.memory.max_value_bytes)?,
+        };
+        Ok(Self { source: url.into(), into: into.0.into(), settings })
+    }
+}
+
+fn missing(key: &str, cure: &str) -> Error {
+    Error::config("MISSING_SETTING", format!("{key} is not set")).with_cure(cure)
+}
+
+fn invalid(key: &str, value: &str, why: &str) -> Error {
+    Error::config("BAD_SETTING", format!("{key}: `{value}` {why}"))
+}
+
+fn text(value: Option<Scalar>, default: &str) -> String {
+    value.map_or_else(|| default.to_owned(), |value| value.0)
+}
+
+/// Postgres allows lower-case letters, digits and underscores, 63 of them (manual, CREATE_REPLICATION_SLOT).
+fn slot_name(value: Option<Scalar>) -> Result<String> {
+    let name = text(value, "frazil");
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if (1..=63).contains(&name.len()) && name.chars().all(valid) {
+        return Ok(name);
+    }
+    Err(invalid("source.slot", &name, "is not a slot name")
+        .with_cure("use at most 63 of a-z, 0-9 and _"))
+}
+
+fn snapshot_mode(value: Option<Scalar>) -> Result<InitialSnapshot> {
+    let mode = text(value, "initial");
+    InitialSnapshot::from_str(&mode, true).map_err(|_| {
+        invalid("initial_snapshot.mode", &mode, "is not a mode")
+            .with_cure("use initial, never or only")
+    })
+}
+
+fn workers(value: Option<Scalar>) -> Result<usize> {
+    let workers = text(value, "2");
+    match workers.parse() {
+        Ok(count @ 1..=64) => Ok(count),
+        _ => Err(invalid("initial_snapshot.workers", &workers, "is not a number from 1 to 64")),
+    }
+}
+
+fn duration(key: &str, value: Option<Scalar>, default: &str) -> Result<Duration> {
+    let value = text(value, default);
+    let parsed = humantime::parse_duration(&value)
+        .map_err(|e| invalid(key, &value, "is not a duration").with_source(e))?;
+    match parsed.as_millis() {
+        50..=3_600_000 => Ok(parsed),
+        _ => Err(invalid(key, &value, "is not between 50ms and 1h")),
+    }
+}
+
+fn bytes(key: &str, value: Option<Scalar>, default: u64) -> Result<u64> {
+    let Some(value) = value else { return Ok(default) };
+    let parsed: Result<ByteSize, _> = value.0.parse();
+    parsed.map(|size| size.as_u64()).map_err(|_| {
+        invalid(key, &value.0, "is not a size").with_cure("write it as 256MiB or 1GiB")
+    })
+}
+
+fn window_bytes(value: Option<Scalar>) -> Result<usize> {
+    let key = "memory.window_bytes_max";
+    let size = bytes(key, value, WINDOW_BYTES_MAX)?;
+    if size < WINDOW_BYTES_MIN {
+        return Err(invalid(key, &ByteSize(size).to_string(), "is less than 64MiB"));
+    }
+    usize::try_from(size).map_err(|_| invalid(key, &size.to_string(), "is too large"))
+}
+
+fn value_bytes(value: Option<Scalar>) -> Result<usize> {
+    let key = "memory.max_value_bytes";
+    let size = bytes(key, value, MAX_VALUE_BYTES)?;
+    if !(1..=MAX_VALUE_BYTES + (1 << 20)).contains(&size) {
+        return Err(invalid(key, &ByteSize(size).to_string(), "is over Postgres's limit of 1GiB"));
+    }
+    usize::try_from(size).map_err(|_| invalid(key, &size.to_string(), "is too large"))
+}

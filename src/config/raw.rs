@@ -1,0 +1,225 @@
+//! What was typed: the file, the environment and the flags, before any of it is judged.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// A setting as it was typed: text, a number or a yes/no.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Scalar(pub String);
+
+impl From<String> for Scalar {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Typed {
+            Text(String),
+            Int(i64),
+            Float(f64),
+            Bool(bool),
+        }
+        Ok(Self(match Typed::deserialize(from)? {
+            Typed::Text(text) => text,
+            Typed::Int(number) => number.to_string(),
+            Typed::Float(number) => number.to_string(),
+            Typed::Bool(flag) => flag.to_string(),
+        }))
+    }
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+    };
+}
+
+section! {
+    /// The configuration file (`--config`), `docs/frazil.yaml` is the full example.
+    RawConfig {
+        /// The database.
+        source: RawSource,
+        /// The lake.
+        lake: RawLake,
+        /// The copy before the stream.
+        initial_snapshot: RawInitialSnapshot,
+        /// Lake commits.
+        commit: RawCommit,
+        /// Limits.
+        memory: RawMemory,
+    }
+}
+
+section! {
+    /// `source:`
+    RawSource {
+        /// Connection string.
+        url: Option<Scalar>,
+        /// Replication slot; default `frazil`.
+        slot: Option<Scalar>,
+        /// Publication; default `frazil`.
+        publication: Option<Scalar>,
+        /// Table patterns; default all.
+        tables: Option<Scalar>,
+    }
+}
+
+section! {
+    /// `lake:`
+    RawLake {
+        /// The lake's folder.
+        into: Option<Scalar>,
+    }
+}
+
+section! {
+    /// `initial_snapshot:`
+    RawInitialSnapshot {
+        /// `initial`, `never` or `only`.
+        mode: Option<Scalar>,
+        /// Connections that copy; default 2.
+        workers: Option<Scalar>,
+    }
+}
+
+section! {
+    /// `commit:`
+    RawCommit {
+        /// Longest wait for a lake commit; default `5s`.
+        interval: Option<Scalar>,
+    }
+}
+
+section! {
+    /// `memory:`
+    RawMemory {
+        /// Raw WAL in memory; default `256MiB`.
+        window_bytes_max: Option<Scalar>,
+        /// Largest single value; default `1GiB`.
+        max_value_bytes: Option<Scalar>,
+    }
+}
+
+impl RawConfig {
+    /// Reads a file.
+    pub fn read(path: &std::path::Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::config("CONFIG_FILE", format!("cannot read {}", path.display())).with_source(e)
+        })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads YAML text; `name` is for the message.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        serde_saphyr::from_str(text).map_err(|e| {
+            let message = e.to_string();
+            let error = Error::config("BAD_CONFIG", format!("{name}: {message}"));
+            match did_you_mean(&message) {
+                Some(cure) => error.with_cure(cure),
+                None => error,
+            }
+        })
+    }
+
+    /// Takes the settings that `variables` (names and values) hold: `FRAZIL_COMMIT__INTERVAL=1s`.
+    pub fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Result<Self> {
+        let mut root = Map::new();
+        for (name, value) in variables {
+            let Some(path) = name.strip_prefix("FRAZIL_") else { continue };
+            let Some((section, key)) = path.split_once("__") else { continue };
+            let section = root.entry(section.to_lowercase()).or_insert_with(|| Map::new().into());
+            if let Value::Object(section) = section {
+                section.insert(key.to_lowercase(), Value::String(value));
+            }
+        }
+        serde_json::from_value(Value::Object(root)).map_err(|e| {
+            let message = e.to_string();
+            let error = Error::config("BAD_CONFIG", format!("environment: {message}"));
+            match did_you_mean(&message) {
+                Some(cure) => error.with_cure(cure),
+                None => error,
+            }
+        })
+    }
+
+    /// `self` where it says something, `below` elsewhere.
+    pub fn over(self, below: Self) -> Result<Self> {
+        let broken = |e| Error::fatal("CONFIG_MERGE", "settings do not merge").with_source(e);
+        let mut merged = serde_json::to_value(below).map_err(broken)?;
+        lay_over(&mut merged, serde_json::to_value(self).map_err(broken)?);
+        serde_json::from_value(merged).map_err(broken)
+    }
+}
+
+fn lay_over(below: &mut Value, above: Value) {
+    match (below, above) {
+        (Value::Object(below), Value::Object(above)) => {
+            for (key, value) in above {
+                lay_over(below.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (_, Value::Null) => {}
+        (below, above) => *below = above,
+    }
+}
+
+/// From serde's "unknown field `x`, expected one of `a`, `b`" to "did you mean `a`?".
+fn did_you_mean(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("unknown field `")?;
+    let mut quoted = rest.split('`');
+    let typed = quoted.next()?;
+    let known: Vec<&str> = quoted.skip(1).step_by(2).collect();
+    let nearest = known
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(typed, a).total_cmp(&strsim::jaro_winkler(typed, b)))?;
+    if strsim::jaro_winkler(typed, nearest) > 0.7 {
+        return Some(format!("did you mean `{nearest}`?"));
+    }
+    Some(format!("known keys are {}", known.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_one() {
+        let error = RawConfig::parse("commit:\n  intervall: 5s\n", "frazil.yaml").unwrap_err();
+        assert_eq!(error.code(), "BAD_CONFIG");
+        assert_eq!(error.cure(), Some("did you mean `interval`?"));
+        let error = RawConfig::from_environment(
+            [("FRAZIL_SOURCE__SLOTT".to_owned(), "x".to_owned())].into_iter(),
+        );
+        assert_eq!(error.unwrap_err().cure(), Some("did you mean `slot`?"));
+    }
+
+    #[test]
+    fn flags_decide_over_environment_over_file() {
+        let file = RawConfig::parse("source: {slot: a, publication: a}\n", "f").unwrap();
+        let variables = [("FRAZIL_SOURCE__SLOT".to_owned(), "b".to_owned())];
+        let environment = RawConfig::from_environment(variables.into_iter()).unwrap();
+        let merged = environment.over(file).unwrap();
+        assert_eq!(merged.source.slot, Some(Scalar("b".to_owned())));
+        assert_eq!(merged.source.publication, Some(Scalar("a".to_owned())));
+    }
+
+    #[test]
+    fn numbers_may_be_typed_bare() {
+        let raw = RawConfig::parse("initial_snapshot: {workers: 4}\n", "f").unwrap();
+        assert_eq!(raw.initial_snapshot.workers, Some(Scalar("4".to_owned())));
+    }
+}

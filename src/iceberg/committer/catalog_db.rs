@@ -1,0 +1,218 @@
+//! The SQLite file of the SQL catalog: the tables that Iceberg's JDBC catalog (schema V1) and
+//! PyIceberg's SqlCatalog know, and one SQL transaction that moves many tables at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use iceberg::TableIdent;
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
+};
+
+use crate::error::{Error, Result};
+use crate::iceberg::table_ident;
+
+/// The catalog's name, which other engines must use too.
+pub const CATALOG_NAME: &str = "frazil";
+
+/// How long to wait for another process that holds the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS iceberg_tables (
+  catalog_name VARCHAR(255) NOT NULL,
+  table_namespace VARCHAR(255) NOT NULL,
+  table_name VARCHAR(255) NOT NULL,
+  metadata_location VARCHAR(1000),
+  previous_metadata_location VARCHAR(1000),
+  iceberg_type VARCHAR(5),
+  PRIMARY KEY (catalog_name, table_namespace, table_name));
+CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (
+  catalog_name VARCHAR(255) NOT NULL,
+  namespace VARCHAR(255) NOT NULL,
+  property_key VARCHAR(255) NOT NULL,
+  property_value VARCHAR(1000),
+  PRIMARY KEY (catalog_name, namespace, property_key));";
+
+/// One table's pointer from one metadata file to the next.
+#[derive(Debug, Clone)]
+pub(crate) struct Move {
+    pub(crate) ident: TableIdent,
+    /// `None` for a table that is born.
+    pub(crate) old: Option<String>,
+    pub(crate) new: String,
+}
+
+/// How a swap of pointers ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Swap {
+    /// All pointers moved.
+    Done,
+    /// None did: at least one was not where it was expected.
+    Conflict,
+}
+
+/// The database file, opened.
+#[derive(Clone)]
+pub(crate) struct CatalogDb {
+    path: PathBuf,
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl CatalogDb {
+    /// Opens, and makes where missing, `path`.
+    ///
+    /// # Errors
+    /// `CATALOG_FILE` (config), `CATALOG_BUSY`, `CATALOG_IO` (transient), `CATALOG_CORRUPT` (fatal).
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let connection = open(path).map_err(|e| catalog_error(path, e))?;
+        Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    async fn run<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let this = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let mut connection = this.connection.lock().unwrap_or_else(PoisonError::into_inner);
+            job(&mut connection).map_err(|e| catalog_error(&this.path, e))
+        });
+        done.await.unwrap_or_else(|e| {
+            Err(Error::fatal("CATALOG_IO", "the catalog's thread died").with_source(e))
+        })
+    }
+
+    /// Metadata locations of `idents`, all read in one state of the catalog.
+    pub(crate) async fn locations(&self, idents: Vec<TableIdent>) -> Result<Vec<Option<String>>> {
+        self.run(move |connection| {
+            let transaction = connection.transaction()?;
+            idents.iter().map(|ident| location(&transaction, ident)).collect()
+        })
+        .await
+    }
+
+    /// All tables with their metadata locations, read in one SELECT.
+    pub(crate) async fn tables(&self) -> Result<Vec<(TableIdent, String)>> {
+        self.run(|connection| {
+            let mut select = connection.prepare_cached(
+                "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables \
+                 WHERE catalog_name = ? AND metadata_location IS NOT NULL \
+                   AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL) ORDER BY 1, 2",
+            )?;
+            let rows = select.query_map([CATALOG_NAME], |row| {
+                let (namespace, name): (String, String) = (row.get(0)?, row.get(1)?);
+                Ok((table_ident(&namespace, &name), row.get(2)?))
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// Moves all pointers, or none, in one SQL transaction. The error of COMMIT is not the end: the
+    /// last move is read back, and only what stands then counts.
+    ///
+    /// # Errors
+    /// As [`CatalogDb::open`]; after `CATALOG_UNKNOWN` (transient) nothing is known.
+    pub(crate) async fn swap(&self, moves: Vec<Move>) -> Result<Swap> {
+        let last = moves.last().cloned();
+        let swapped = self.run(move |connection| swap(connection, &moves)).await;
+        let (Err(error), Some(last)) = (&swapped, last) else { return swapped };
+        tracing::warn!(%error, "the catalog commit failed; reading back what stands");
+        match self.locations(vec![last.ident.clone()]).await {
+            Ok(found) if found.iter().flatten().any(|l| *l == last.new) => Ok(Swap::Done),
+            Ok(_) => swapped,
+            Err(error) => Err(Error::transient(
+                "CATALOG_UNKNOWN",
+                "the outcome of the lake commit is unknown",
+            )
+            .with_cure("the ledger decides when the catalog can be read again")
+            .with_source(error)),
+        }
+    }
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.execute_batch(SCHEMA)?;
+    Ok(connection)
+}
+
+fn location(transaction: &Transaction<'_>, ident: &TableIdent) -> rusqlite::Result<Option<String>> {
+    let mut select = transaction.prepare_cached(
+        "SELECT metadata_location FROM iceberg_tables \
+         WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?",
+    )?;
+    let key = params![CATALOG_NAME, ident.namespace().join("."), ident.name()];
+    Ok(select.query_row(key, |row| row.get(0)).optional()?.flatten())
+}
+
+fn swap(connection: &mut Connection, moves: &[Move]) -> rusqlite::Result<Swap> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for one in moves {
+        if !swap_one(&transaction, one)? {
+            transaction.rollback()?;
+            return Ok(Swap::Conflict);
+        }
+    }
+    let committed = transaction.commit();
+    if committed.is_err() && !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK")?;
+    }
+    committed.map(|()| Swap::Done)
+}
+
+/// Compare and swap of one pointer; false if it was elsewhere.
+fn swap_one(transaction: &Transaction<'_>, one: &Move) -> rusqlite::Result<bool> {
+    let (namespace, name) = (one.ident.namespace().join("."), one.ident.name());
+    let Some(old) = &one.old else {
+        transaction.execute(
+            "INSERT OR IGNORE INTO iceberg_namespace_properties VALUES (?, ?, 'exists', 'true')",
+            params![CATALOG_NAME, namespace],
+        )?;
+        let born = transaction.execute(
+            "INSERT OR IGNORE INTO iceberg_tables (catalog_name, table_namespace, table_name, \
+             metadata_location, previous_metadata_location, iceberg_type) \
+             VALUES (?, ?, ?, ?, NULL, 'TABLE')",
+            params![CATALOG_NAME, namespace, name, one.new],
+        )?;
+        return Ok(born == 1);
+    };
+    let moved = transaction.execute(
+        "UPDATE iceberg_tables SET metadata_location = ?, previous_metadata_location = ? \
+         WHERE catalog_name = ? AND table_namespace = ? AND table_name = ? \
+           AND metadata_location = ?",
+        params![one.new, old, CATALOG_NAME, namespace, name, old],
+    )?;
+    Ok(moved == 1)
+}
+
+fn catalog_error(path: &Path, error: rusqlite::Error) -> Error {
+    let at = path.display();
+    let made = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Error::transient("CATALOG_BUSY", format!("{at} is held by another process"))
+                .with_cure("end the program that keeps a SQL transaction open on it")
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            Error::config("CATALOG_FILE", format!("{at} can't be opened for writing"))
+                .with_cure("choose a folder that this user may write, with `--into`")
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            Error::fatal("CATALOG_CORRUPT", format!("{at} is not a sound SQLite database"))
+                .with_cure("restore it from a backup, or copy into a new lake")
+        }
+        Some(ErrorCode::DiskFull) => {
+            Error::transient("CATALOG_IO", format!("no space left for {at}"))
+                .with_cure("make space; nothing was acknowledged")
+        }
+        _ => Error::transient("CATALOG_IO", format!("{at} could not be read or written"))
+            .with_cure("is the disk full or gone? nothing was acknowledged"),
+    };
+    made.with_source(error)
+}

@@ -1,0 +1,251 @@
+//! Decoded columns in wire order -> RecordBatch in lake order.
+//!
+//! The lake's Arrow schema is derived from the Iceberg schema alone: `Binary` for binary, time zone
+//! `UTC`, field ids in the fields' metadata. Columns that hold the same values under another name
+//! (time zone, list element field) are renamed without a copy; anything else is an error.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_array::builder::{MapBuilder, MapFieldNames, StringBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, ListArray, MapArray, RecordBatch, RecordBatchOptions,
+    StructArray, new_null_array,
+};
+use arrow_schema::{DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit};
+use iceberg::arrow::schema_to_arrow_schema;
+use iceberg::spec::Schema;
+
+use crate::error::{Error, Result};
+use crate::iceberg::lake_error;
+use crate::iceberg::schema::{RAW_FIELD_ID, field_id, key_schema};
+use crate::window::relation::Relation;
+
+/// A value that its column can't hold: (row, column index on the wire, Postgres text).
+pub type RawValue = (u32, usize, String);
+
+/// Where a field of the lake gets its values from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The column of this index on the wire.
+    Wire(usize),
+    /// The `_pg_raw` map.
+    Raw,
+    /// A dropped column: NULL.
+    History,
+}
+
+/// How rows of one relation version stand in the lake.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    arrow: SchemaRef,
+    sources: Vec<Source>,
+    key_arrow: SchemaRef,
+    /// For each field of `key_arrow`: its place in `relation.key`.
+    key_places: Vec<usize>,
+    names: Vec<String>,
+}
+
+impl Layout {
+    /// The layout of `relation`'s rows in a lake table of this schema.
+    ///
+    /// # Errors
+    /// `LAYOUT` (fatal) where the schema lacks a column: it must be evolved first.
+    pub fn new(schema: &Schema, relation: &Relation) -> Result<Self> {
+        let place = |id: i32| relation.columns.iter().position(|c| field_id(c.attnum) == id);
+        let lacking =
+            relation.columns.iter().find(|c| schema.field_by_id(field_id(c.attnum)).is_none());
+        if let Some(column) = lacking {
+            return Err(layout_error("the lake schema lacks this column").with_column(&column.name));
+        }
+        let sources = schema.as_struct().fields().iter().map(|f| match (f.id, place(f.id)) {
+            (RAW_FIELD_ID, _) => Source::Raw,
+            (_, Some(at)) => Source::Wire(at),
+            (_, None) => Source::History,
+        });
+        let key = key_schema(schema)?;
+        let key_places = key.as_struct().fields().iter().map(|f| {
+            let at = place(f.id).and_then(|wire| relation.key.iter().position(|&k| k == wire));
+            at.ok_or_else(|| layout_error("the lake's key is not the relation's"))
+        });
+        Ok(Self {
+            sources: sources.collect(),
+            key_places: key_places.collect::<Result<_>>()?,
+            arrow: arrow_schema(schema)?,
+            key_arrow: arrow_schema(&key)?,
+            names: relation.columns.iter().map(|c| c.name.clone()).collect(),
+        })
+    }
+
+    /// The Arrow schema of [`Layout::rows`].
+    pub fn arrow(&self) -> &SchemaRef {
+        &self.arrow
+    }
+
+    /// Rows in lake order from `columns` in wire order; `raw` in any order, empty where every value
+    /// fits. A layout without `_pg_raw` refuses raw values.
+    ///
+    /// # Errors
+    /// `LAYOUT` (fatal) where a column has another type than its field, or `_pg_raw` is lacking.
+    pub fn rows(&self, columns: &[ArrayRef], raw: &[RawValue], rows: usize) -> Result<RecordBatch> {
+        if !raw.is_empty() && !self.sources.contains(&Source::Raw) {
+            return Err(layout_error("a raw value came before the column `_pg_raw`"));
+        }
+        let fields = self.arrow.fields().iter().zip(&self.sources);
+        let arrays = fields.map(|(field, source)| match *source {
+            Source::Raw => self.raw_map(field, raw, rows),
+            Source::History => Ok(new_null_array(field.data_type(), rows)),
+            Source::Wire(at) => {
+                let column = columns.get(at).ok_or_else(|| layout_error("too few columns"))?;
+                retype(column, field.data_type()).map_err(|e| e.with_column(field.name()))
+            }
+        });
+        record_batch(&self.arrow, arrays.collect::<Result<_>>()?, rows)
+    }
+
+    /// Key rows for an equality delete file, from columns in the order of `relation.key`.
+    ///
+    /// # Errors
+    /// As [`Layout::rows`].
+    pub fn key_rows(&self, keys: &[ArrayRef]) -> Result<RecordBatch> {
+        let rows = keys.first().map_or(0, |k| k.len());
+        let fields = self.key_arrow.fields().iter().zip(&self.key_places);
+        let arrays = fields.map(|(field, &at)| {
+            let column = keys.get(at).ok_or_else(|| layout_error("too few key columns"))?;
+            retype(column, field.data_type()).map_err(|e| e.with_column(field.name()))
+        });
+        record_batch(&self.key_arrow, arrays.collect::<Result<_>>()?, rows)
+    }
+
+    fn raw_map(&self, field: &Field, raw: &[RawValue], rows: usize) -> Result<ArrayRef> {
+        if raw.is_empty() {
+            return Ok(new_null_array(field.data_type(), rows));
+        }
+        let mut by_row: HashMap<u32, Vec<(&str, &str)>> = HashMap::new();
+        for (row, column, text) in raw {
+            let name = self
+                .names
+                .get(*column)
+                .ok_or_else(|| layout_error("a raw value without column"))?;
+            by_row.entry(*row).or_default().push((name, text));
+        }
+        let mut builder =
+            MapBuilder::new(None::<MapFieldNames>, StringBuilder::new(), StringBuilder::new());
+        for row in 0..rows {
+            let here = u32::try_from(row).ok().and_then(|r| by_row.remove(&r));
+            for (name, text) in here.iter().flatten() {
+                builder.keys().append_value(name);
+                builder.values().append_value(text);
+            }
+            builder.append(here.is_some()).map_err(|e| layout_error("_pg_raw").with_source(e))?;
+        }
+        let built: ArrayRef = Arc::new(builder.finish());
+        retype(&built, field.data_type())
+    }
+}
+
+pub(crate) fn record_batch(
+    schema: &SchemaRef,
+    arrays: Vec<ArrayRef>,
+    rows: usize,
+) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema.clone(), arrays, &options)
+        .map_err(|e| layout_error("columns do not make rows").with_source(e))
+}
+
+fn layout_error(what: &str) -> Error {
+    Error::fatal("LAYOUT", what.to_owned())
+        .with_cure("this is a defect of frazil; please report it")
+}
+
+/// The Arrow schema of a lake table: see the module.
+///
+/// # Errors
+/// `LAKE_IO` where the crate can't express the schema.
+pub fn arrow_schema(schema: &Schema) -> Result<SchemaRef> {
+    let arrow =
+        schema_to_arrow_schema(schema).map_err(|e| lake_error("the lake schema as Arrow", e))?;
+    let fields: Fields = arrow.fields().iter().map(plain).collect();
+    Ok(Arc::new(ArrowSchema::new(fields)))
+}
+
+/// The crate's choice of Arrow types, made ours.
+fn plain(field: &FieldRef) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::LargeBinary => DataType::Binary,
+        DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some("UTC".into())),
+        DataType::List(element) => DataType::List(plain(element)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(plain(entries), *sorted),
+        other => other.clone(),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
+}
+
+/// The same values under the type `to`.
+///
+/// # Errors
+/// `LAYOUT` (fatal) where the types are not two names of one thing.
+pub(crate) fn retype(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    if array.data_type() == to {
+        return Ok(array.clone());
+    }
+    let failed =
+        |e: arrow_schema::ArrowError| layout_error("a column could not be renamed").with_source(e);
+    match (array.data_type(), to) {
+        (
+            DataType::Timestamp(TimeUnit::Microsecond, _),
+            DataType::Timestamp(TimeUnit::Microsecond, zone),
+        ) => {
+            let values = array.as_primitive::<TimestampMicrosecondType>().clone();
+            Ok(Arc::new(values.with_timezone_opt(zone.clone())))
+        }
+        (DataType::LargeBinary, DataType::Binary) => {
+            Ok(Arc::new(array.as_binary::<i64>().iter().collect::<BinaryArray>()))
+        }
+        (DataType::List(_), DataType::List(element)) => {
+            let list = array.as_list::<i32>();
+            let values = retype(list.values(), element.data_type())?;
+            let list = ListArray::try_new(
+                element.clone(),
+                list.offsets().clone(),
+                values,
+                list.nulls().cloned(),
+            );
+            Ok(Arc::new(list.map_err(failed)?))
+        }
+        (DataType::Struct(_), DataType::Struct(fields)) => {
+            Ok(Arc::new(retype_struct(array.as_struct(), fields)?))
+        }
+        (DataType::Map(_, _), DataType::Map(entries, sorted)) => {
+            let map = array.as_map();
+            let DataType::Struct(fields) = entries.data_type() else {
+                return Err(layout_error("a map without entries"));
+            };
+            let inner = retype_struct(map.entries(), fields)?;
+            let map = MapArray::try_new(
+                entries.clone(),
+                map.offsets().clone(),
+                inner,
+                map.nulls().cloned(),
+                *sorted,
+            );
+            Ok(Arc::new(map.map_err(failed)?))
+        }
+        (from, to) => {
+            Err(layout_error(&format!("a column of type {from} where the lake has {to}")))
+        }
+    }
+}
+
+fn retype_struct(array: &StructArray, fields: &Fields) -> Result<StructArray> {
+    if array.num_columns() != fields.len() {
+        return Err(layout_error("a struct with other fields than the lake's"));
+    }
+    let columns = array.columns().iter().zip(fields).map(|(c, f)| retype(c, f.data_type()));
+    StructArray::try_new(fields.clone(), columns.collect::<Result<_>>()?, array.nulls().cloned())
+        .map_err(|e| layout_error("a struct could not be renamed").with_source(e))
+}

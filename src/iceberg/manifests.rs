@@ -1,0 +1,282 @@
+//! Manifests and the manifest list of one iceberg_snapshot (Iceberg spec, Manifests; Manifest
+//! Lists; Sequence Number Inheritance).
+//!
+//! Every entry carries its data sequence number explicitly, so that one manifest holds several
+//! segments; the crate derives the manifest's `min_sequence_number` from the entries, and that must
+//! stay so: one that is too high loses deletes at a later Java commit.
+
+use std::collections::HashMap;
+
+use iceberg::spec::{
+    DataFile, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestListWriter,
+    ManifestWriterBuilder, SchemaRef,
+};
+use iceberg::table::Table;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::iceberg::lake_error;
+
+/// `commit.manifest.min-count-to-merge`: manifests of one content that are merged into one.
+const MERGE_COUNT: usize = 100;
+
+/// `commit.manifest.target-size-bytes`: manifests of this size are left alone.
+const MERGE_BYTES: i64 = 8 << 20;
+
+/// One line of a manifest that is written.
+pub(crate) enum Entry {
+    /// A file new to the table, and the sequence number that its rows have.
+    Added(DataFile, i64),
+    /// A file that stays.
+    Existing(ManifestEntryRef),
+    /// A file that goes.
+    Deleted(ManifestEntryRef),
+}
+
+/// Writes the manifests of one iceberg_snapshot and remembers their locations.
+pub(crate) struct ManifestSink<'a> {
+    table: &'a Table,
+    schema: SchemaRef,
+    snapshot_id: i64,
+    id: Uuid,
+    pub(crate) written: Vec<String>,
+}
+
+impl<'a> ManifestSink<'a> {
+    pub(crate) fn new(table: &'a Table, schema: SchemaRef, snapshot_id: i64) -> Self {
+        Self { table, schema, snapshot_id, id: Uuid::now_v7(), written: Vec::new() }
+    }
+
+    /// One manifest with these entries; none for no entries.
+    pub(crate) async fn manifest(
+        &mut self,
+        content: ManifestContentType,
+        entries: Vec<Entry>,
+    ) -> Result<Option<ManifestFile>> {
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let written = self.write(content, entries).await;
+        written.map(Some).map_err(|e| lake_error("a manifest could not be written", e))
+    }
+
+    async fn write(
+        &mut self,
+        content: ManifestContentType,
+        entries: Vec<Entry>,
+    ) -> iceberg::Result<ManifestFile> {
+        let metadata = self.table.metadata();
+        let number = self.written.len();
+        let location = format!("{}/metadata/{}-m{number}.avro", metadata.location(), self.id);
+        let output = self.table.file_io().new_output(&location)?;
+        self.written.push(location);
+        let spec = metadata.default_partition_spec().as_ref().clone();
+        let builder =
+            ManifestWriterBuilder::new(output, Some(self.snapshot_id), self.schema.clone(), spec);
+        let mut writer = match content {
+            ManifestContentType::Data => builder.build_v2_data(),
+            ManifestContentType::Deletes => builder.build_v2_deletes(),
+        };
+        for entry in entries {
+            match entry {
+                Entry::Added(file, sequence_number) => writer.add_file(file, sequence_number)?,
+                Entry::Existing(entry) => writer.add_existing_file(
+                    entry.data_file.clone(),
+                    entry.snapshot_id.unwrap_or(self.snapshot_id),
+                    entry.sequence_number.unwrap_or(0),
+                    entry.file_sequence_number,
+                )?,
+                Entry::Deleted(entry) => writer.add_delete_file(
+                    entry.data_file.clone(),
+                    entry.sequence_number.unwrap_or(0),
+                    entry.file_sequence_number,
+                )?,
+            }
+        }
+        writer.write_manifest_file().await
+    }
+
+    /// The manifest list over `manifests`; gives its location.
+    pub(crate) async fn list(
+        &mut self,
+        manifests: Vec<ManifestFile>,
+        sequence_number: i64,
+    ) -> Result<String> {
+        let written = self.write_list(manifests, sequence_number).await;
+        written.map_err(|e| lake_error("a manifest list could not be written", e))
+    }
+
+    async fn write_list(
+        &mut self,
+        manifests: Vec<ManifestFile>,
+        sequence_number: i64,
+    ) -> iceberg::Result<String> {
+        let metadata = self.table.metadata();
+        let location = format!(
+            "{}/metadata/snap-{}-0-{}.avro",
+            metadata.location(),
+            self.snapshot_id,
+            self.id
+        );
+        let output = self.table.file_io().new_output(&location)?.writer().await?;
+        self.written.push(location.clone());
+        let parent = metadata.current_snapshot_id();
+        let mut list = ManifestListWriter::v2(output, self.snapshot_id, parent, sequence_number);
+        list.add_manifests(manifests.into_iter())?;
+        list.close().await?;
+        Ok(location)
+    }
+
+    /// `kept` with its small manifests merged, where one content has become too many.
+    pub(crate) async fn merge(&mut self, kept: Vec<ManifestFile>) -> Result<Vec<ManifestFile>> {
+        let (data, deletes): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|m| m.content == ManifestContentType::Data);
+        let mut merged = self.merge_content(ManifestContentType::Data, data).await?;
+        merged.extend(self.merge_content(ManifestContentType::Deletes, deletes).await?);
+        Ok(merged)
+    }
+
+    async fn merge_content(
+        &mut self,
+        content: ManifestContentType,
+        manifests: Vec<ManifestFile>,
+    ) -> Result<Vec<ManifestFile>> {
+        if manifests.len() + 1 < MERGE_COUNT {
+            return Ok(manifests);
+        }
+        let mut merged = Vec::new();
+        for bin in bins(manifests, self.table.metadata().default_partition_spec_id()) {
+            if let [_, _, ..] = bin.as_slice() {
+                let mut entries = Vec::new();
+                for manifest in &bin {
+                    entries.extend(live_entries(self.table, manifest).await?);
+                }
+                let entries = entries.into_iter().map(Entry::Existing).collect();
+                merged.extend(self.manifest(content, entries).await?);
+            } else {
+                merged.extend(bin);
+            }
+        }
+        Ok(merged)
+    }
+}
+
+/// Manifests grouped so that each group of more than one stays within [`MERGE_BYTES`]. One of
+/// another partition spec stands alone.
+fn bins(manifests: Vec<ManifestFile>, spec_id: i32) -> Vec<Vec<ManifestFile>> {
+    let mut open: Vec<ManifestFile> = Vec::new();
+    let mut bytes = 0;
+    let mut done = Vec::new();
+    for manifest in manifests {
+        if manifest.partition_spec_id != spec_id || manifest.manifest_length >= MERGE_BYTES {
+            done.push(vec![manifest]);
+            continue;
+        }
+        if bytes + manifest.manifest_length > MERGE_BYTES {
+            done.push(std::mem::take(&mut open));
+            bytes = 0;
+        }
+        bytes += manifest.manifest_length;
+        open.push(manifest);
+    }
+    done.push(open);
+    done
+}
+
+/// The manifests of the current iceberg_snapshot that hold live files.
+///
+/// # Errors
+/// `LAKE_IO` (transient).
+pub(crate) async fn live_manifests(table: &Table) -> Result<Vec<ManifestFile>> {
+    let Some(snapshot) = table.metadata().current_snapshot() else { return Ok(Vec::new()) };
+    let list = table.manifest_list_reader(snapshot).load().await;
+    let list = list.map_err(|e| lake_error("a manifest list could not be read", e))?;
+    let live = |m: &ManifestFile| m.has_added_files() || m.has_existing_files();
+    Ok(list.consume_entries().into_iter().filter(live).collect())
+}
+
+/// The live entries of a manifest, with the numbers they inherit.
+///
+/// # Errors
+/// `LAKE_IO` (transient).
+pub(crate) async fn live_entries(
+    table: &Table,
+    manifest: &ManifestFile,
+) -> Result<Vec<ManifestEntryRef>> {
+    let loaded = manifest.load_manifest(table.file_io()).await;
+    let loaded = loaded.map_err(|e| lake_error("a manifest could not be read", e))?;
+    Ok(loaded.into_parts().0.into_iter().filter(|e| e.is_alive()).collect())
+}
+
+/// What becomes of the files that stand in a table.
+#[derive(Default)]
+pub(crate) struct Standing {
+    /// Manifests that go on as they are.
+    pub(crate) kept: Vec<ManifestFile>,
+    /// Entries of the new data manifest.
+    pub(crate) data: Vec<Entry>,
+    /// Entries of the new delete manifest.
+    pub(crate) deletes: Vec<Entry>,
+    /// Files that go, for the summary.
+    pub(crate) removed: Vec<DataFile>,
+}
+
+impl Standing {
+    /// Nothing is removed.
+    pub(crate) fn keep(kept: Vec<ManifestFile>) -> Self {
+        Self { kept, ..Self::default() }
+    }
+
+    /// Everything is removed.
+    pub(crate) async fn truncate(table: &Table, manifests: Vec<ManifestFile>) -> Result<Self> {
+        let mut standing = Self::default();
+        for manifest in manifests {
+            for entry in live_entries(table, &manifest).await? {
+                standing.removed.push(entry.data_file.clone());
+                match manifest.content {
+                    ManifestContentType::Data => standing.data.push(Entry::Deleted(entry)),
+                    ManifestContentType::Deletes => standing.deletes.push(Entry::Deleted(entry)),
+                }
+            }
+        }
+        Ok(standing)
+    }
+
+    /// Each data file named in `by_path` gives its place, and its sequence number, to another.
+    pub(crate) async fn rewrite(
+        table: &Table,
+        manifests: Vec<ManifestFile>,
+        mut by_path: HashMap<&str, &DataFile>,
+    ) -> Result<Self> {
+        let mut standing = Self::default();
+        for manifest in manifests {
+            if manifest.content == ManifestContentType::Deletes {
+                standing.kept.push(manifest);
+                continue;
+            }
+            let entries = live_entries(table, &manifest).await?;
+            if !entries.iter().any(|e| by_path.contains_key(e.file_path())) {
+                standing.kept.push(manifest);
+                continue;
+            }
+            for entry in entries {
+                match by_path.remove(entry.file_path()) {
+                    Some(file) => standing.replace(entry, file),
+                    None => standing.data.push(Entry::Existing(entry)),
+                }
+            }
+        }
+        match by_path.keys().next() {
+            None => Ok(standing),
+            Some(path) => Err(Error::conflict("LAKE_CONFLICT", format!("{path} is gone"))
+                .with_table(table.identifier())),
+        }
+    }
+
+    fn replace(&mut self, old: ManifestEntryRef, new: &DataFile) {
+        let sequence_number = old.sequence_number.unwrap_or(0);
+        self.removed.push(old.data_file.clone());
+        self.data.push(Entry::Deleted(old));
+        self.data.push(Entry::Added(new.clone(), sequence_number));
+    }
+}

@@ -1,0 +1,120 @@
+//! One COPY: a range of a table, from binary rows straight into Parquet.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, pin_mut};
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::iceberg::lake::Lake;
+use crate::iceberg::row_delta::SegmentFiles;
+use crate::ops::Stats;
+use crate::pipeline::{DataWriter, ParquetTarget};
+use crate::postgres::server_error::from_sql;
+use crate::window::wire::{CopyTuple, be16, be32};
+
+/// Rows decoded into one Arrow batch.
+const BATCH_ROWS: usize = 8192;
+/// Raw bytes decoded into one Arrow batch, about.
+const BATCH_BYTES: usize = 8 << 20;
+/// Signature, flags and the length of the header extension (Postgres manual, COPY, Binary Format).
+const HEADER_BYTES: usize = 19;
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+
+/// Rows as they arrived, one after the other.
+#[derive(Default)]
+struct Rows {
+    buf: Vec<u8>,
+    starts: Vec<u32>,
+    ends: Vec<u32>,
+    header_seen: bool,
+}
+
+/// Runs `statement` (`COPY ... TO STDOUT (FORMAT binary)`) and writes its rows as the table's files.
+pub(crate) async fn copy_range(
+    client: &Client,
+    statement: &str,
+    lake: &Arc<Lake>,
+    target: &Arc<ParquetTarget>,
+    stats: &Stats,
+) -> Result<SegmentFiles> {
+    let named = |e: Error| e.with_table(target.relation.display());
+    let mut data = DataWriter::new(Arc::clone(lake), Arc::clone(target))?;
+    let stream = client.copy_out(statement).await.map_err(from_sql).map_err(named)?;
+    pin_mut!(stream);
+    let mut rows = Rows::default();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(from_sql).map_err(named)?;
+        rows.take(&chunk).map_err(named)?;
+        if rows.starts.len() >= BATCH_ROWS || rows.buf.len() >= BATCH_BYTES {
+            rows.write(&mut data, stats).await.map_err(named)?;
+        }
+    }
+    rows.write(&mut data, stats).await.map_err(named)?;
+    let (rows_inserted, has_raw) = (data.rows, data.has_raw());
+    let data = data.close().await?;
+    Ok(SegmentFiles { data, deletes: Vec::new(), rows_inserted, rows_deleted: 0, has_raw })
+}
+
+impl Rows {
+    /// Takes one CopyData message: the header, a row, or the trailer. Whether it really was exactly
+    /// one row is seen when it is decoded.
+    fn take(&mut self, mut chunk: &[u8]) -> Result<()> {
+        if !self.header_seen {
+            chunk = after_header(chunk)?;
+            self.header_seen = true;
+        }
+        if chunk.is_empty() || chunk == [0xff, 0xff] {
+            return Ok(());
+        }
+        be16(chunk, 0)?;
+        let start = self.buf.len();
+        self.buf.extend_from_slice(chunk);
+        let at = |at: usize| {
+            u32::try_from(at).map_err(|_| Error::fatal("BAD_MESSAGE", "COPY data over 4 GiB"))
+        };
+        self.starts.push(at(start + 2)?);
+        self.ends.push(at(self.buf.len())?);
+        Ok(())
+    }
+
+    async fn write(&mut self, data: &mut DataWriter, stats: &Stats) -> Result<()> {
+        if self.starts.is_empty() {
+            return Ok(());
+        }
+        data.decoder().decode::<CopyTuple>(&self.buf, &mut self.starts)?;
+        if self.starts != self.ends {
+            return Err(Error::fatal("BAD_MESSAGE", "COPY rows have another number of fields"));
+        }
+        let decoded = data.decoder().finish()?;
+        data.write(decoded).await?;
+        stats.copied(self.ends.len() as u64, self.buf.len() as u64);
+        self.buf.clear();
+        self.starts.clear();
+        self.ends.clear();
+        Ok(())
+    }
+}
+
+fn after_header(chunk: &[u8]) -> Result<&[u8]> {
+    let bad = || Error::fatal("BAD_MESSAGE", "this is not COPY's binary format");
+    let rest = chunk.get(HEADER_BYTES..).ok_or_else(bad)?;
+    if !chunk.starts_with(SIGNATURE) {
+        return Err(bad());
+    }
+    rest.get(be32(chunk, HEADER_BYTES - 4)? as usize..).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_is_skipped_with_its_extension() {
+        let mut chunk = SIGNATURE.to_vec();
+        chunk.extend([0, 0, 0, 0, 0, 0, 0, 2, 9, 9, 0, 1]);
+        assert_eq!(after_header(&chunk).unwrap(), [0, 1]);
+        assert!(after_header(&chunk[1..]).is_err());
+        assert!(after_header(b"PGCOPY").is_err());
+    }
+}

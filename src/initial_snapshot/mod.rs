@@ -1,0 +1,350 @@
+//! The initial snapshot: every table as it was at one LSN, visible in one lake commit.
+//!
+//! 1. The publication is made before the slot (case 24).
+//! 2. Creating the slot exports a snapshot that holds exactly the source transactions with a
+//!    commit_lsn below its consistent point L (case 130). Where the slot exists already, from an
+//!    earlier try or made by the user, a temporary slot gives snapshot and L; the stream then begins
+//!    at L just the same.
+//! 3. Workers import the snapshot and COPY ranges of pages. A table that was rewritten since the
+//!    snapshot reads empty through it, so file nodes are compared under a lock first (case 134).
+//! 4. All tables are created and filled by the first lake commit, with P = L. Before it there is
+//!    nothing to clean up but files nobody refers to; a crash begins again.
+
+mod copy;
+mod plan;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_postgres::Client;
+
+use crate::config::{InitialSnapshot, Settings};
+use crate::error::{Error, Result};
+use crate::iceberg::committer::{LakeCommit, NewTable, TableChange};
+use crate::iceberg::lake::Lake;
+use crate::iceberg::ledger::PipelineState;
+use crate::iceberg::row_delta::{RowDelta, SegmentFiles};
+use crate::iceberg::{POSITION_KEY, table_ident};
+use crate::ops::{Shutdown, Stats};
+use crate::pipeline::{FACTS_KEY, ParquetTarget, Position, SourceFacts, ledger_record};
+use crate::postgres::catalog::{self, SourceTable};
+use crate::postgres::dsn::Source;
+use crate::postgres::publication::{self, Publish};
+use crate::postgres::quote::{literal, qualified};
+use crate::postgres::server_error::from_sql;
+use crate::postgres::session::{CreatedSlot, Session, SlotOptions};
+use crate::postgres::slot;
+use crate::postgres::sql::connect_sql;
+use crate::postgres::tables::{CandidateTable, candidate_tables};
+use crate::progress::Lsn;
+use crate::window::relation::ReplicaIdentity;
+
+use plan::Piece;
+
+/// How often a snapshot is taken anew because a table was rewritten meanwhile.
+const ATTEMPTS: usize = 5;
+/// The server version that can scan ranges of ctid.
+const TID_RANGE_SCAN: u32 = 140_000;
+
+/// Publication, slot, copy, and the first lake commit. Gives P.
+pub async fn take(
+    source: &Source,
+    lake: &Arc<Lake>,
+    settings: &Settings,
+    (shutdown, stats): (&Shutdown, &Arc<Stats>),
+) -> Result<Lsn> {
+    let client = connect_sql(source, "initial-snapshot").await?;
+    let publications = publish(&client, settings).await?;
+    for _ in 0..ATTEMPTS {
+        let mut session = Session::connect(source, "initial-snapshot").await?;
+        let identity = session.identify_system().await?;
+        let position = Position { timeline: identity.timeline, system_id: identity.system_id };
+        let created = export_snapshot(&client, &mut session, settings).await?;
+        let tables = selected(&client, &publications, settings).await?;
+        let files = match settings.initial_snapshot {
+            InitialSnapshot::Never => vec![Vec::new(); tables.len()],
+            InitialSnapshot::Initial | InitialSnapshot::Only => {
+                let snapshot = created.snapshot_name.as_deref().unwrap_or_default();
+                let copy = copy_tables(source, snapshot, lake, &tables, (settings, stats));
+                let copied = tokio::select! {
+                    biased;
+                    // A stop: nothing is visible yet, the next start begins again.
+                    () = shutdown.requested() => return Err(stopped()),
+                    // The copy itself.
+                    copied = copy => copied?,
+                };
+                match copied {
+                    Some(files) => files,
+                    None => continue,
+                }
+            }
+        };
+        drop(session);
+        return commit(lake, position, created.consistent_point, &tables, files).await;
+    }
+    Err(Error::transient(
+        "TABLES_REWRITTEN",
+        "tables were rewritten during every attempt to copy them",
+    )
+    .with_cure("wait until VACUUM FULL, CLUSTER, TRUNCATE or ALTER TABLE are done"))
+}
+
+fn stopped() -> Error {
+    Error::transient(
+        "STOPPED",
+        "stopped during the initial snapshot; the next start begins it again",
+    )
+}
+
+/// Makes the publications where they are missing; gives the ones to follow.
+async fn publish(client: &Client, settings: &Settings) -> Result<Vec<String>> {
+    let append = settings.append_publication();
+    if !publication::publication_info(client, &settings.publication).await?.is_some() {
+        let tables = candidate_tables(client).await?;
+        let names: Vec<_> = tables.iter().map(|t| (t.namespace.clone(), t.name.clone())).collect();
+        if let Some(pattern) = settings.tables.unmatched(&names).first() {
+            return Err(Error::config(
+                "NO_SUCH_TABLE",
+                format!("--tables: `{pattern}` matches no table"),
+            )
+            .with_cure("see what there is with: frazil check"));
+        }
+        let wanted: Vec<_> = tables
+            .iter()
+            .filter(|t| t.obstacle.is_none() && settings.tables.selects(&t.namespace, &t.name))
+            .collect();
+        if wanted.is_empty() {
+            return Err(Error::config("NO_TABLES", "no table can be replicated")
+                .with_cure("see why with: frazil check"));
+        }
+        let name = |t: &&CandidateTable| (t.namespace.clone(), t.name.clone());
+        let keyed: Vec<_> = wanted.iter().filter(|t| t.has_identity).map(|t| name(t)).collect();
+        let keyless: Vec<_> = wanted.iter().filter(|t| !t.has_identity).map(|t| name(t)).collect();
+        publication::create_publication(client, &settings.publication, &keyed, Publish::ALL, false)
+            .await?;
+        if !keyless.is_empty() {
+            for (namespace, name) in &keyless {
+                tracing::warn!(table = %format!("{namespace}.{name}"), "no key: only its inserts are followed");
+            }
+            publication::create_publication(client, &append, &keyless, Publish::INSERT_ONLY, false)
+                .await?;
+        }
+    }
+    let mut publications = vec![settings.publication.clone()];
+    if publication::publication_info(client, &append).await?.is_some() {
+        publications.push(append);
+    }
+    Ok(publications)
+}
+
+/// Creates the slot; where it exists, a temporary one that lives as long as `session`.
+async fn export_snapshot(
+    client: &Client,
+    session: &mut Session,
+    settings: &Settings,
+) -> Result<CreatedSlot> {
+    match slot::slot_info(client, &settings.slot).await? {
+        None => session.create_slot(&settings.slot, exporting(false)).await,
+        Some(_) => {
+            let name = format!("frazil_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+            session.create_slot(&name, exporting(true)).await
+        }
+    }
+}
+
+fn exporting(temporary: bool) -> SlotOptions {
+    SlotOptions { temporary, export_snapshot: true, failover: false, two_phase: false }
+}
+
+/// The published tables that `--tables` selects.
+pub(crate) async fn selected(
+    client: &Client,
+    publications: &[String],
+    settings: &Settings,
+) -> Result<Vec<SourceTable>> {
+    let tables = catalog::load_relations(client, publications, None).await?;
+    let chosen: Vec<SourceTable> = tables
+        .into_iter()
+        .filter(|t| settings.tables.selects(&t.relation.namespace, &t.relation.name))
+        .collect();
+    if chosen.is_empty() {
+        return Err(Error::config(
+            "NO_TABLES",
+            format!("no table of the publication matches --tables {}", settings.tables),
+        )
+        .with_cure("see what is published: SELECT * FROM pg_publication_tables"));
+    }
+    for table in &chosen {
+        refuse_unsupported(table)?;
+    }
+    Ok(chosen)
+}
+
+/// Stops at what this version can't replicate exactly.
+fn refuse_unsupported(table: &SourceTable) -> Result<()> {
+    let relation = &table.relation;
+    if relation.identity == ReplicaIdentity::Full && relation.key.is_empty() {
+        return Err(Error::table(
+            "FULL_WITHOUT_KEY",
+            relation.display(),
+            "REPLICA IDENTITY FULL without a primary key: equal rows can't be told apart yet",
+        )
+        .with_cure(format!(
+            "ALTER TABLE {0} ADD PRIMARY KEY (...), or leave it out: --tables '!{1}'",
+            qualified(&relation.namespace, &relation.name),
+            relation.display()
+        )));
+    }
+    Ok(())
+}
+
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn estimated_rows(table: &SourceTable) -> u64 {
+    table.estimated_rows.max(0.0) as u64
+}
+
+/// Copies all tables through the exported snapshot. `None` where one was rewritten since.
+async fn copy_tables(
+    source: &Source,
+    snapshot: &str,
+    lake: &Arc<Lake>,
+    tables: &[SourceTable],
+    (settings, stats): (&Settings, &Arc<Stats>),
+) -> Result<Option<Vec<Vec<SegmentFiles>>>> {
+    let coordinator = import_snapshot(source, snapshot).await?;
+    if was_rewritten(&coordinator, tables).await? {
+        return Ok(None);
+    }
+    let version = catalog::server_version(&coordinator).await?;
+    let estimated = tables.iter().map(estimated_rows).sum();
+    stats.to_copy(estimated);
+    let mut pieces = plan::pieces(tables, version >= TID_RANGE_SCAN);
+    pieces.reverse();
+    let workers = settings.workers.min(pieces.len()).max(1);
+    let queue = Arc::new(Mutex::new(pieces));
+    let targets = targets(lake, tables)?;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..workers {
+        let client = import_snapshot(source, snapshot).await?;
+        let worker = Worker {
+            client,
+            queue: Arc::clone(&queue),
+            lake: Arc::clone(lake),
+            targets: targets.clone(),
+            stats: Arc::clone(stats),
+        };
+        let handle = tokio::runtime::Handle::current();
+        tasks.spawn_blocking(move || handle.block_on(worker.run()));
+    }
+    let mut files: Vec<Vec<SegmentFiles>> = vec![Vec::new(); tables.len()];
+    while let Some(done) = tasks.join_next().await {
+        let done =
+            done.map_err(|e| Error::fatal("WRITER", "a copy broke off").with_source(e))??;
+        for (table, copied) in done {
+            if let Some(slot) = files.get_mut(table) {
+                slot.push(copied);
+            }
+        }
+    }
+    Ok(Some(files))
+}
+
+fn targets(lake: &Lake, tables: &[SourceTable]) -> Result<Vec<Arc<ParquetTarget>>> {
+    let target = |table: &SourceTable| {
+        let relation = Arc::new(table.relation.clone());
+        let ident = table_ident(&relation.namespace, &relation.name);
+        ParquetTarget::new(lake, ident, relation).map(Arc::new)
+    };
+    tables.iter().map(target).collect()
+}
+
+/// One connection that copies piece after piece.
+struct Worker {
+    client: Client,
+    queue: Arc<Mutex<Vec<Piece>>>,
+    lake: Arc<Lake>,
+    targets: Vec<Arc<ParquetTarget>>,
+    stats: Arc<Stats>,
+}
+
+impl Worker {
+    async fn run(self) -> Result<Vec<(usize, SegmentFiles)>> {
+        let mut done = Vec::new();
+        while let Some(piece) = self.next() {
+            let Some(target) = self.targets.get(piece.table) else { continue };
+            let files =
+                copy::copy_range(&self.client, &piece.statement, &self.lake, target, &self.stats);
+            done.push((piece.table, files.await?));
+        }
+        Ok(done)
+    }
+
+    fn next(&self) -> Option<Piece> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+}
+
+async fn import_snapshot(source: &Source, snapshot: &str) -> Result<Client> {
+    let client = connect_sql(source, "initial-snapshot").await?;
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+        literal(snapshot)
+    );
+    client.batch_execute(&begin).await.map_err(from_sql)?;
+    Ok(client)
+}
+
+/// Locks the tables against rewrites for as long as `client` lives, and says whether one happened
+/// between the snapshot and the lock.
+async fn was_rewritten(client: &Client, tables: &[SourceTable]) -> Result<bool> {
+    let names: Vec<String> =
+        tables.iter().map(|t| qualified(&t.relation.namespace, &t.relation.name)).collect();
+    for chunk in names.chunks(500) {
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", chunk.join(", "));
+        client.batch_execute(&lock).await.map_err(from_sql)?;
+    }
+    let oids: Vec<u32> = tables.iter().map(|t| t.relation.oid).collect();
+    let compare = "SELECT count(*) FROM pg_class c WHERE c.oid = ANY($1) \
+         AND c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)";
+    let row = client.query_one(compare, &[&oids]).await.map_err(from_sql)?;
+    let rewritten: i64 = row.get(0);
+    Ok(rewritten > 0)
+}
+
+/// The first lake commit.
+async fn commit(
+    lake: &Arc<Lake>,
+    position: Position,
+    consistent_point: Lsn,
+    tables: &[SourceTable],
+    files: Vec<Vec<SegmentFiles>>,
+) -> Result<Lsn> {
+    crate::ops::crash_point("files_written");
+    let mut ledger = ledger_record(lake, position, consistent_point, PipelineState::Streaming);
+    let mut changes = Vec::with_capacity(tables.len());
+    for (table, pieces) in tables.iter().zip(files) {
+        let files = together(pieces);
+        ledger.rows.insert(table.relation.display(), files.rows_inserted);
+        let mut create = NewTable::for_relation(&table.relation, files.has_raw)?;
+        create.properties.insert(FACTS_KEY.to_owned(), SourceFacts::of(table).to_json()?);
+        let position = (POSITION_KEY.to_owned(), consistent_point.to_string());
+        let delta = RowDelta {
+            segments: vec![files],
+            summary: HashMap::from([position]),
+            ..RowDelta::default()
+        };
+        let ident = table_ident(&table.relation.namespace, &table.relation.name);
+        changes.push(TableChange { ident, create: Some(create), delta });
+    }
+    lake.committer.commit(&LakeCommit { ledger, base: None, changes }).await
+}
+
+/// All pieces of a table are one segment: they have no order among them.
+fn together(pieces: Vec<SegmentFiles>) -> SegmentFiles {
+    pieces.into_iter().fold(SegmentFiles::default(), |mut all, piece| {
+        all.data.extend(piece.data);
+        all.rows_inserted += piece.rows_inserted;
+        all.has_raw |= piece.has_raw;
+        all
+    })
+}

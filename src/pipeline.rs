@@ -1,0 +1,298 @@
+//! The data path, from a replication slot to committed Iceberg, top to bottom.
+//!
+//! ```text
+//!  slot ──► receive ──► window ──► fold by key ──► Arrow ──► Parquet data + delete files ──► ONE lake commit ──► acknowledge
+//!             │           │ segments of ~16 MiB        │ parallel per table                      │ P inside it      end_lsn
+//!             └── feedback runs by itself: while files are written, while one huge message arrives
+//! ```
+//!
+//! One window fills while the one before is written and committed. WAL is not read while there is no
+//! room for it; the server hears from us all the same. A window holds whole source transactions; one
+//! too large for memory is written in segments, all of them in the same lake commit.
+//!
+//! Follow a row: [`Flow::turn`] here, `intake.rs` (frames and folds), `write.rs` (decode, Parquet),
+//! `commit.rs` (the lake commit), and back here to [`Flow::acknowledge`].
+
+mod commit;
+mod intake;
+mod start;
+mod tables;
+mod toast;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::iceberg::lake::Lake;
+use crate::ops::{Shutdown, Stats};
+use crate::postgres::dsn::Source;
+use crate::postgres::stream::ReplicationStream;
+use crate::progress::{Lsn, Progress};
+
+use commit::{Committed, Window};
+use intake::{Intake, Step};
+use tables::Tables;
+use write::Writers;
+
+pub(crate) use commit::ledger_record;
+pub(crate) use intake::MESSAGE_PREFIX;
+pub(crate) use start::Position;
+pub(crate) use tables::{FACTS_KEY, SourceFacts};
+pub(crate) use write::{DataWriter, ParquetTarget};
+
+/// How long an idle position may lag before it is committed to the ledger (case 10).
+const IDLE_POSITION_AGE: Duration = Duration::from_secs(300);
+/// ... and how many bytes of WAL it may lag.
+const IDLE_POSITION_BYTES: u64 = 64 << 20;
+/// How long a clean stop waits for the end of a source transaction that is still arriving.
+const LEAVE_GRACE: Duration = Duration::from_secs(10);
+/// How long the server may take to end the stream.
+const FINISH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Follows the stream from P until told to stop, or until the lake holds `until`. Errors are for the
+/// caller to judge: a transient one means "again, from P".
+pub async fn follow(
+    source: &Source,
+    lake: &Arc<Lake>,
+    settings: &Settings,
+    until: Option<Lsn>,
+    ops: (&Shutdown, &Arc<Stats>),
+) -> Result<()> {
+    let mut flow = start::connect(source, lake, settings, until, ops).await?;
+    let outcome = loop {
+        match flow.turn().await {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    flow.end(outcome).await
+}
+
+/// Everything the loop turns on.
+pub(crate) struct Flow {
+    stream: ReplicationStream,
+    intake: Intake,
+    window: Window,
+    committing: Option<JoinHandle<Result<Committed>>>,
+    writers: Writers,
+    tables: Tables,
+    progress: Progress,
+    position: Position,
+    idle: Idle,
+    feedback: Interval,
+    commit_interval: Duration,
+    until: Option<Lsn>,
+    leaving: Option<Instant>,
+    shutdown: Shutdown,
+    lake: Arc<Lake>,
+    stats: Arc<Stats>,
+}
+
+/// The position of a stream that brings nothing for us.
+struct Idle {
+    lsn: Lsn,
+    committed: Instant,
+}
+
+impl Flow {
+    /// One turn of the loop. `false` when the work is done. Priorities, first to last:
+    /// a stop; a lake commit that ended (it frees memory at the server); feedback that is due (else
+    /// the server drops us); a window that is due; room again; and only then more WAL.
+    async fn turn(&mut self) -> Result<bool> {
+        let may_read = !self.intake.is_cut();
+        let has_room = self.writers.has_room(self.intake.bytes());
+        tokio::select! {
+            biased;
+            // Somebody asked us to leave: what is complete is committed first.
+            () = self.shutdown.requested(), if self.leaving.is_none() => self.leave()?,
+            // A lake commit has ended: P moves, and the server may forget.
+            done = ended(&mut self.committing), if self.committing.is_some() => {
+                self.acknowledge(done?).await?;
+            }
+            // The server must hear from us in time, whatever else is going on.
+            _ = self.feedback.tick() => self.send_status().await?,
+            // The window is old enough, and whole.
+            () = self.window.due(self.commit_interval), if self.may_commit() => {
+                self.start_lake_commit()?;
+            }
+            // Files were written and memory is free again: look once more.
+            () = self.writers.room(), if !has_room => {}
+            // WAL, as long as there is room for it.
+            read = self.stream.read(self.intake.receive_buffer()), if has_room && may_read => {
+                read?;
+                self.take_in().await?;
+            }
+            // A transaction that does not end must not hold up a stop.
+            () = grace_over(self.leaving), if self.leaving.is_some() => self.abandon_open(),
+        }
+        Ok(!self.is_done())
+    }
+
+    /// Frames and folds what has arrived.
+    async fn take_in(&mut self) -> Result<()> {
+        loop {
+            match self.intake.step()? {
+                Step::Drained => return Ok(()),
+                Step::SegmentFull => {
+                    self.window.seal(&mut self.intake, &self.tables, &self.writers)
+                }
+                Step::Relation(wire) => {
+                    if let Some(change) = self.tables.learn(&wire, &mut self.intake).await? {
+                        self.window.seal(&mut self.intake, &self.tables, &self.writers);
+                        self.window.evolve(change, &mut self.tables, &mut self.intake)?;
+                    }
+                }
+                Step::TransactionEnd(end) => {
+                    self.progress.receive(end.end_lsn);
+                    self.stats.received(end.end_lsn, end.commit_time_us);
+                    self.window.add(&end);
+                    if self.may_commit() && self.window.is_due(self.commit_interval) {
+                        self.start_lake_commit()?;
+                    }
+                    if self.leaving.is_some() {
+                        self.intake.cut_open_transaction()?;
+                    }
+                }
+                Step::Keepalive { wal_end, reply } => self.keepalive(wal_end, reply).await?,
+                Step::Closed => {
+                    return Err(Error::transient("SERVER_CLOSED", "the server ended the stream"));
+                }
+            }
+        }
+    }
+
+    fn may_commit(&self) -> bool {
+        self.committing.is_none() && !self.intake.in_transaction() && self.window.is_wanted()
+    }
+
+    /// Closes the window and starts its lake commit; the next window fills meanwhile.
+    fn start_lake_commit(&mut self) -> Result<()> {
+        self.window.seal(&mut self.intake, &self.tables, &self.writers);
+        let next = self.window.next();
+        let window = std::mem::replace(&mut self.window, next);
+        self.progress.write(window.end_lsn())?;
+        self.committing = Some(tokio::spawn(commit::commit_window(
+            Arc::clone(&self.lake),
+            window,
+            self.tables.states(),
+            (self.progress.committed_lsn(), self.position.clone()),
+        )));
+        Ok(())
+    }
+
+    /// P has moved: now, and only now, the server may forget what lies before it.
+    async fn acknowledge(&mut self, done: Committed) -> Result<()> {
+        self.committing = None;
+        self.progress.commit(done.committed_lsn)?;
+        self.tables.saved(&done.tables);
+        self.idle.committed = Instant::now();
+        self.stats.committed(done.committed_lsn, done.changes, done.rows_written);
+        self.window.previous_committed(done.number);
+        crate::ops::crash_point("before_acknowledge");
+        self.send_status().await?;
+        crate::ops::crash_point("after_acknowledge");
+        self.tables.check_catalog().await
+    }
+
+    async fn send_status(&mut self) -> Result<()> {
+        let received = self.progress.received_lsn();
+        let reply = self.until.is_some();
+        self.stream.send_status(received, self.progress.acknowledge(), reply).await
+    }
+
+    /// The server says where its WAL ends. With nothing open and nothing waiting, that is a position
+    /// the lake holds already; it becomes P by a ledger-only lake commit, now and then (case 10).
+    async fn keepalive(&mut self, wal_end: Lsn, reply: bool) -> Result<()> {
+        self.stats.server_at(wal_end);
+        if !self.intake.in_transaction() {
+            self.progress.receive(wal_end);
+            self.idle.lsn = self.idle.lsn.max(wal_end);
+            let lag = wal_end.bytes_since(self.progress.committed_lsn());
+            let asked = self.until.is_some_and(|until| wal_end >= until);
+            let old = lag > 0 && self.idle.committed.elapsed() >= IDLE_POSITION_AGE;
+            if self.window.is_empty() && (asked || old || lag >= IDLE_POSITION_BYTES) {
+                self.window.idle(wal_end);
+                if self.may_commit() {
+                    self.start_lake_commit()?;
+                }
+            }
+        }
+        if reply {
+            self.send_status().await?;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        self.leaving = Some(Instant::now());
+        self.window.hurry();
+        if !self.intake.cut_open_transaction()? {
+            tracing::info!("waiting for the end of a large source transaction that is arriving");
+        }
+        Ok(())
+    }
+
+    /// The transaction that keeps us here is given up: nothing of it is visible, it comes again whole.
+    fn abandon_open(&mut self) {
+        self.window = self.window.next();
+        self.intake.forget();
+    }
+
+    fn is_done(&self) -> bool {
+        if self.committing.is_some() {
+            return false;
+        }
+        let caught_up = self.until.is_some_and(|until| self.progress.committed_lsn() >= until);
+        let left =
+            self.leaving.is_some() && self.window.is_empty() && !self.intake.in_transaction();
+        caught_up || left
+    }
+
+    /// Ends the stream. A lake commit under way is waited for whatever happened: its outcome belongs
+    /// to the lake, and a restart must find it decided.
+    async fn end(mut self, outcome: Result<()>) -> Result<()> {
+        if self.committing.is_some() {
+            let done = ended(&mut self.committing).await;
+            if outcome.is_ok() {
+                self.acknowledge(done?).await?;
+            }
+        }
+        outcome?;
+        let received = self.progress.received_lsn();
+        let committed = self.progress.acknowledge();
+        self.stream.send_status(received, committed, false).await?;
+        self.stream.finish(FINISH_PATIENCE).await
+    }
+}
+
+/// The outcome of the lake commit under way.
+async fn ended(committing: &mut Option<JoinHandle<Result<Committed>>>) -> Result<Committed> {
+    match committing {
+        Some(task) => match task.await {
+            Ok(done) => done,
+            Err(panic) => {
+                Err(Error::fatal("COMMIT_TASK", "the lake commit broke off").with_source(panic))
+            }
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn grace_over(leaving: Option<Instant>) {
+    match leaving {
+        Some(since) => tokio::time::sleep_until(since + LEAVE_GRACE).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn feedback_every(interval: Duration) -> Interval {
+    let mut feedback = tokio::time::interval(interval);
+    feedback.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    feedback
+}

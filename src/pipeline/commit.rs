@@ -1,0 +1,321 @@
+//! The window, and the one lake commit it becomes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::ArrayRef;
+use iceberg::spec::DataFile;
+use iceberg::table::Table;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::iceberg::committer::{LakeCommit, TableChange};
+use crate::iceberg::lake::Lake;
+use crate::iceberg::ledger::{LedgerRecord, PipelineState};
+use crate::iceberg::row_delta::{Rewritten, RowDelta, SegmentFiles};
+use crate::iceberg::{POSITION_KEY, Schema, read, rewrite, schema};
+use crate::progress::Lsn;
+
+use super::intake::{Intake, TransactionEnd};
+use super::start::Position;
+use super::tables::{Evolution, FACTS_KEY, TableState, Tables};
+use super::toast::Past;
+use super::write::{Ticket, Writers};
+
+/// Whole source transactions on their way into the next lake commit.
+#[derive(Debug)]
+pub(crate) struct Window {
+    number: u64,
+    opened: Option<Instant>,
+    is_hurried: bool,
+    segments: Vec<Ticket>,
+    evolutions: Vec<Evolution>,
+    end_lsn: Lsn,
+    commit_time_us: Option<i64>,
+    source_transactions: u64,
+    is_wanted: bool,
+    committed: watch::Sender<u64>,
+}
+
+/// A lake commit that was made.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) number: u64,
+    pub(crate) committed_lsn: Lsn,
+    pub(crate) changes: u64,
+    pub(crate) rows_written: u64,
+    /// Oids of the tables that changed in it.
+    pub(crate) tables: Vec<u32>,
+}
+
+impl Window {
+    /// The first window after P.
+    pub(crate) fn first(committed_lsn: Lsn) -> Self {
+        Self::new(1, committed_lsn, false, watch::Sender::new(0))
+    }
+
+    /// The window after this one, empty.
+    pub(crate) fn next(&self) -> Self {
+        Self::new(self.number + 1, self.end_lsn, self.is_hurried, self.committed.clone())
+    }
+
+    fn new(number: u64, end_lsn: Lsn, is_hurried: bool, committed: watch::Sender<u64>) -> Self {
+        Self {
+            number,
+            opened: None,
+            is_hurried,
+            segments: Vec::new(),
+            evolutions: Vec::new(),
+            end_lsn,
+            commit_time_us: None,
+            source_transactions: 0,
+            is_wanted: false,
+            committed,
+        }
+    }
+
+    /// Adds a source transaction that is complete.
+    pub(crate) fn add(&mut self, end: &TransactionEnd) {
+        self.end_lsn = self.end_lsn.max(end.end_lsn);
+        self.source_transactions += 1;
+        if end.is_wanted {
+            self.is_wanted = true;
+            self.commit_time_us = Some(end.commit_time_us);
+            self.opened.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Makes an idle position the end of an empty window (case 10).
+    pub(crate) fn idle(&mut self, wal_end: Lsn) {
+        self.end_lsn = self.end_lsn.max(wal_end);
+        self.is_wanted = true;
+        self.is_hurried = true;
+    }
+
+    /// From now on windows are due at once.
+    pub(crate) fn hurry(&mut self) {
+        self.is_hurried = true;
+    }
+
+    /// Whether there is something to commit.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
+    /// Whether nothing of consequence has arrived.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.is_wanted && self.segments.is_empty()
+    }
+
+    /// Where its last source transaction ends.
+    pub(crate) fn end_lsn(&self) -> Lsn {
+        self.end_lsn
+    }
+
+    /// Whether it is old enough for its lake commit.
+    pub(crate) fn is_due(&self, interval: Duration) -> bool {
+        self.is_hurried || self.opened.is_some_and(|opened| opened.elapsed() >= interval)
+    }
+
+    /// Returns when it is old enough.
+    pub(crate) async fn due(&self, interval: Duration) {
+        if let Some(opened) = self.opened.filter(|_| !self.is_hurried) {
+            tokio::time::sleep_until(opened + interval).await;
+        }
+    }
+
+    /// Closes the intake's segment and starts writing it.
+    pub(crate) fn seal(&mut self, intake: &mut Intake, tables: &Tables, writers: &Writers) {
+        let Some(segment) = intake.take_segment() else { return };
+        let past = Past {
+            committed: self.committed.subscribe(),
+            window: self.number,
+            segments: self.segments.iter().map(|ticket| ticket.seen.clone()).collect(),
+        };
+        self.segments.push(writers.write(segment, tables.targets(), past));
+    }
+
+    /// From the next segment on a table has another shape.
+    pub(crate) fn evolve(
+        &mut self,
+        change: Evolution,
+        tables: &mut Tables,
+        intake: &mut Intake,
+    ) -> Result<()> {
+        tables.apply(&change, intake)?;
+        self.evolutions.push(change);
+        Ok(())
+    }
+
+    /// Tells those who wait for older rows that window `number` is in the lake.
+    pub(crate) fn previous_committed(&self, number: u64) {
+        self.committed.send_replace(number);
+    }
+}
+
+/// Makes the lake commit of `window`, which holds all source transactions after `base`.
+pub(crate) async fn commit_window(
+    lake: Arc<Lake>,
+    window: Window,
+    tables: Arc<HashMap<u32, TableState>>,
+    (base, position): (Lsn, Position),
+) -> Result<Committed> {
+    let mut per_table: HashMap<u32, Gathered> = HashMap::new();
+    let (mut changes, mut rows_written) = (0, 0);
+    for ticket in window.segments {
+        let written = ticket.task.await.map_err(|panic| {
+            Error::fatal("WRITER", "a segment's writer broke off").with_source(panic)
+        })??;
+        for (&oid, table) in written.iter() {
+            changes += table.changes;
+            rows_written += table.files.rows_inserted;
+            per_table.entry(oid).or_default().add(table.files.clone(), table.truncated);
+        }
+    }
+    crate::ops::crash_point("files_written");
+    for evolution in &window.evolutions {
+        per_table.entry(evolution.oid).or_default().evolve(evolution);
+    }
+    let oids: Vec<u32> = per_table.keys().copied().collect();
+    let mut rows_per_table = Vec::new();
+    let mut table_changes = Vec::with_capacity(per_table.len());
+    for (oid, gathered) in per_table {
+        let Some(table) = tables.get(&oid) else { continue };
+        rows_per_table.push((table.target.relation.display(), gathered.rows()));
+        table_changes.push(gathered.into_change(&lake, table, window.end_lsn).await?);
+    }
+    let mut ledger = ledger_record(&lake, position, window.end_lsn, PipelineState::Streaming);
+    ledger.source_commit_time = window.commit_time_us.map(crate::ops::rfc3339);
+    ledger.source_transactions = window.source_transactions;
+    ledger.rows = rows_per_table.into_iter().collect();
+    let lake_commit = LakeCommit { ledger, base: Some(base), changes: table_changes };
+    let committed_lsn = lake.committer.commit(&lake_commit).await?;
+    Ok(Committed { number: window.number, committed_lsn, changes, rows_written, tables: oids })
+}
+
+/// A ledger record without rows.
+pub(crate) fn ledger_record(
+    lake: &Lake,
+    position: Position,
+    committed_lsn: Lsn,
+    state: PipelineState,
+) -> LedgerRecord {
+    LedgerRecord {
+        pipeline_id: lake.pipeline_id.clone(),
+        committed_lsn,
+        timeline: position.timeline,
+        system_id: position.system_id.to_string(),
+        source_commit_time: None,
+        source_transactions: 0,
+        rows: std::collections::BTreeMap::default(),
+        lake_commit: uuid::Uuid::now_v7(),
+        state,
+        slot: lake.pipeline_id.clone(),
+    }
+}
+
+/// What one table gets in this lake commit.
+#[derive(Debug, Default)]
+struct Gathered {
+    segments: Vec<SegmentFiles>,
+    truncated: bool,
+    is_evolved: bool,
+    /// New columns by field id, each with the value that older rows have.
+    constants: Vec<(i32, ArrayRef)>,
+}
+
+impl Gathered {
+    fn add(&mut self, files: SegmentFiles, truncated: bool) {
+        if truncated {
+            self.segments.clear();
+            self.truncated = true;
+        }
+        self.segments.push(files);
+    }
+
+    fn evolve(&mut self, evolution: &Evolution) {
+        self.is_evolved = true;
+        self.constants.extend(evolution.constants.iter().cloned());
+    }
+
+    fn rows(&self) -> u64 {
+        self.segments.iter().map(|files| files.rows_inserted + files.rows_deleted).sum()
+    }
+
+    async fn into_change(
+        mut self,
+        lake: &Lake,
+        table: &TableState,
+        end_lsn: Lsn,
+    ) -> Result<TableChange> {
+        let has_raw = self.segments.iter().any(|files| files.has_raw);
+        let ident = &table.target.ident;
+        let current = lake.committer.table(ident).await?.ok_or_else(|| {
+            Error::fatal("LAKE_REWOUND", "the lake table is gone")
+                .with_table(table.target.relation.display())
+                .with_cure("restore it, or start a new lake (frazil drop, then frazil run)")
+        })?;
+        let before = current.metadata().current_schema();
+        let schema = schema::evolve(before, &table.target.relation, has_raw)?;
+        let rewritten = match &schema {
+            Some(schema) => self.backfill(lake, &current, table, schema).await?,
+            None => Vec::new(),
+        };
+        let mut delta = RowDelta {
+            segments: self.segments,
+            truncate: self.truncated,
+            schema,
+            rewritten,
+            ..RowDelta::default()
+        };
+        delta.summary.insert(POSITION_KEY.to_owned(), end_lsn.to_string());
+        if self.is_evolved || table.facts_changed {
+            delta.properties.insert(FACTS_KEY.to_owned(), table.facts.to_json()?);
+        }
+        Ok(TableChange { ident: ident.clone(), create: None, delta })
+    }
+
+    /// Older rows get the constant of a column that was added with a default (case 91): those of the
+    /// lake, and those that this window wrote before the column was there.
+    async fn backfill(
+        &mut self,
+        lake: &Lake,
+        current: &Table,
+        table: &TableState,
+        schema: &Schema,
+    ) -> Result<Vec<Rewritten>> {
+        let mut lake_files =
+            if self.truncated { Vec::new() } else { read::live_data_files(current).await? };
+        let mut rewritten: HashMap<String, Rewritten> = HashMap::new();
+        for (field_id, constant) in &self.constants {
+            let fill = async |files: &[(DataFile, i64)]| {
+                let (storage, location) = (&lake.storage, table.target.location.as_str());
+                rewrite::backfill(storage, location, schema, files, (*field_id, constant)).await
+            };
+            for segment in &mut self.segments {
+                let files: Vec<_> = segment.data.iter().map(|file| (file.clone(), 0)).collect();
+                for new in fill(&files).await? {
+                    for file in segment.data.iter_mut().filter(|f| f.file_path() == new.old_path) {
+                        *file = new.file.clone();
+                    }
+                }
+            }
+            for new in fill(&lake_files).await? {
+                for (file, _) in
+                    lake_files.iter_mut().filter(|(f, _)| f.file_path() == new.old_path)
+                {
+                    *file = new.file.clone();
+                }
+                let old_path = match rewritten.remove(&new.old_path) {
+                    Some(earlier) => earlier.old_path,
+                    None => new.old_path,
+                };
+                let path = new.file.file_path().to_owned();
+                rewritten.insert(path, Rewritten { old_path, file: new.file });
+            }
+        }
+        Ok(rewritten.into_values().collect())
+    }
+}

@@ -1,0 +1,319 @@
+//! Intake: frames the receive buffer and folds each change where it lies. Nothing is copied but the
+//! beginning of a message that has not arrived whole when its segment closes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::postgres::pgoutput::{self, Message, WireRelation};
+use crate::postgres::stream::{Frame, next_frame};
+use crate::progress::Lsn;
+use crate::window::relation::Relation;
+use crate::window::segment::Segment;
+
+/// Raw bytes of one segment. Measured (`docs/performance.md`): larger ones cost memory and cache
+/// misses in the fold, smaller ones files.
+pub(crate) const SEGMENT_BYTES: usize = 16 << 20;
+/// Room kept beyond that for what a read brings at once.
+const SEGMENT_SLACK: usize = 2 << 20;
+/// 2000-01-01 UTC, from which Postgres counts, in microseconds since 1970-01-01 UTC.
+const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+/// The prefix of the logical messages that frazil itself emits (`frazil wait --now`).
+pub(crate) const MESSAGE_PREFIX: &str = "frazil";
+
+/// What the intake needs the conductor for.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// No whole message is left.
+    Drained,
+    /// The segment is large enough to be written.
+    SegmentFull,
+    /// A table was described that is not known like this.
+    Relation(WireRelation),
+    /// A source transaction is complete.
+    TransactionEnd(TransactionEnd),
+    /// The server says where its WAL ends, and may ask for an answer.
+    Keepalive { wal_end: Lsn, reply: bool },
+    /// The server ended the stream.
+    Closed,
+}
+
+/// The end of a source transaction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TransactionEnd {
+    /// Where it ends: the position to acknowledge once it is in the lake.
+    pub(crate) end_lsn: Lsn,
+    /// When it was committed, in microseconds since 1970-01-01 UTC.
+    pub(crate) commit_time_us: i64,
+    /// Whether it changed a table that is followed, or asked to be seen.
+    pub(crate) is_wanted: bool,
+}
+
+#[derive(Debug)]
+enum Known {
+    Followed(Arc<Relation>, WireRelation),
+    /// Published, but not selected by `--tables`.
+    Ignored,
+    /// Published and selected, but not in the lake.
+    New(String),
+}
+
+#[derive(Debug)]
+struct OpenTransaction {
+    final_lsn: Lsn,
+    /// Where its BEGIN stands, while that is in the current segment.
+    begins_at: Option<usize>,
+    is_wanted: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    segment: Segment,
+    at: usize,
+    relations: HashMap<u32, Known, foldhash::fast::FixedState>,
+    open: Option<OpenTransaction>,
+    /// P at the start: a source transaction with a smaller commit_lsn is in the lake (case 2).
+    resume_lsn: Lsn,
+    max_message_bytes: usize,
+    is_cut: bool,
+}
+
+impl Intake {
+    /// An intake that resumes at `resume_lsn` and refuses messages over `max_message_bytes`.
+    pub(crate) fn new(resume_lsn: Lsn, max_message_bytes: usize) -> Self {
+        Self {
+            segment: Segment::with_rest(&[], SEGMENT_BYTES + SEGMENT_SLACK),
+            at: 0,
+            relations: HashMap::default(),
+            open: None,
+            resume_lsn,
+            max_message_bytes,
+            is_cut: false,
+        }
+    }
+
+    /// Where the socket writes.
+    pub(crate) fn receive_buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.segment.buf
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.segment.bytes()
+    }
+
+    /// Whether a source transaction has begun and not ended.
+    pub(crate) fn in_transaction(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Whether nothing more may be read: see [`Intake::cut_open_transaction`].
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Goes on to the next event the conductor is needed for.
+    pub(crate) fn step(&mut self) -> Result<Step> {
+        loop {
+            if self.at >= SEGMENT_BYTES {
+                return Ok(Step::SegmentFull);
+            }
+            let frame_at = self.at;
+            let Some(frame) = next_frame(&self.segment.buf, &mut self.at, self.max_message_bytes)?
+            else {
+                return Ok(Step::Drained);
+            };
+            let step = match frame {
+                Frame::XLogData { body, wal_start, .. } => self
+                    .message(body.start, body.end, frame_at)
+                    .map_err(|e| e.with_lsn(wal_start))?,
+                Frame::Keepalive { wal_end, reply, .. } => Some(Step::Keepalive { wal_end, reply }),
+                Frame::CopyDone => Some(Step::Closed),
+                _ => None,
+            };
+            if let Some(step) = step {
+                return Ok(step);
+            }
+        }
+    }
+
+    fn message(&mut self, start: usize, end: usize, frame_at: usize) -> Result<Option<Step>> {
+        match pgoutput::parse(&self.segment.buf, start, end)? {
+            Message::Insert { oid, new } => {
+                self.change(oid, |relation, segment| {
+                    let (buf, fold) = segment.fold(relation);
+                    fold.insert(buf, new)
+                })?;
+            }
+            Message::Update { oid, old, new } => {
+                self.change(oid, |relation, segment| {
+                    let (buf, fold) = segment.fold(relation);
+                    fold.update(buf, old, new)
+                })?;
+            }
+            Message::Delete { oid, old } => {
+                self.change(oid, |relation, segment| {
+                    let (buf, fold) = segment.fold(relation);
+                    fold.delete(buf, old.1)
+                })?;
+            }
+            Message::Truncate { oids, .. } => self.truncate(&oids)?,
+            Message::Begin { final_lsn, .. } => self.begin(final_lsn, frame_at)?,
+            Message::Commit { end_lsn, commit_time_us, .. } => {
+                return self.commit(end_lsn, commit_time_us + POSTGRES_EPOCH_US).map(Some);
+            }
+            Message::Relation(wire) => return Ok(self.relation(wire)),
+            Message::LogicalMessage { transactional: true, prefix, .. } => {
+                let ours = self.segment.buf.get(prefix) == Some(MESSAGE_PREFIX.as_bytes());
+                if let Some(open) = &mut self.open {
+                    open.is_wanted |= ours;
+                }
+            }
+            // Outside transactions, or of no consequence for the lake (case 25).
+            Message::LogicalMessage { .. } | Message::Origin { .. } | Message::Type { .. } => {}
+            other => {
+                return Err(Error::fatal(
+                    "PROTOCOL",
+                    format!("the server sent {other:?}, which was not asked for"),
+                ));
+            }
+        }
+        Ok(None)
+    }
+
+    fn begin(&mut self, final_lsn: Lsn, frame_at: usize) -> Result<()> {
+        if let Some(open) = &self.open {
+            let message =
+                format!("BEGIN within the transaction that commits at {}", open.final_lsn);
+            return Err(Error::fatal("PROTOCOL", message));
+        }
+        self.open =
+            Some(OpenTransaction { final_lsn, begins_at: Some(frame_at), is_wanted: false });
+        Ok(())
+    }
+
+    fn commit(&mut self, end_lsn: Lsn, commit_time_us: i64) -> Result<Step> {
+        let open = self
+            .open
+            .take()
+            .ok_or_else(|| Error::fatal("PROTOCOL", "COMMIT without BEGIN").with_lsn(end_lsn))?;
+        let is_wanted = open.is_wanted;
+        Ok(Step::TransactionEnd(TransactionEnd { end_lsn, commit_time_us, is_wanted }))
+    }
+
+    /// Applies one change, if the lake does not hold its transaction already and the table is followed.
+    fn change(
+        &mut self,
+        oid: u32,
+        apply: impl FnOnce(&Arc<Relation>, &mut Segment) -> Result<()>,
+    ) -> Result<()> {
+        let Some(open) = &mut self.open else {
+            return Err(Error::fatal("PROTOCOL", "a change outside a transaction"));
+        };
+        if open.final_lsn < self.resume_lsn {
+            return Ok(());
+        }
+        match self.relations.get(&oid) {
+            Some(Known::Followed(relation, _)) => {
+                open.is_wanted = true;
+                apply(relation, &mut self.segment)
+            }
+            Some(Known::Ignored) => Ok(()),
+            Some(Known::New(name)) => Err(new_table(name)),
+            None => Err(Error::transient(
+                "UNKNOWN_RELATION",
+                format!("a change of the table with oid {oid}, which was never described"),
+            )),
+        }
+    }
+
+    fn truncate(&mut self, oids: &[u32]) -> Result<()> {
+        for &oid in oids {
+            self.change(oid, |relation, segment| {
+                segment.fold(relation).1.truncate();
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn relation(&mut self, wire: WireRelation) -> Option<Step> {
+        match self.relations.get(&wire.oid) {
+            Some(Known::Ignored) => None,
+            _ => Some(Step::Relation(wire)),
+        }
+    }
+
+    /// Whether the table is known exactly as `wire` describes it.
+    pub(crate) fn knows(&self, wire: &WireRelation) -> bool {
+        matches!(self.relations.get(&wire.oid), Some(Known::Followed(_, known)) if known == wire)
+    }
+
+    /// From here on tuples of the table are read as `relation`.
+    pub(crate) fn follow(&mut self, relation: Arc<Relation>, wire: WireRelation) {
+        self.relations.insert(relation.oid, Known::Followed(relation, wire));
+    }
+
+    /// Changes of this table are not wanted.
+    pub(crate) fn ignore(&mut self, oid: u32) {
+        self.relations.insert(oid, Known::Ignored);
+    }
+
+    /// The first change of this table stops the stream: its older rows were never copied.
+    pub(crate) fn expect_no_changes(&mut self, oid: u32, name: String) {
+        self.relations.insert(oid, Known::New(name));
+    }
+
+    /// Closes the segment. `None` when no followed table changed in it.
+    pub(crate) fn take_segment(&mut self) -> Option<Segment> {
+        let rest = self.segment.buf.get(self.at..).unwrap_or_default();
+        if self.segment.has_changes() {
+            let next = Segment::with_rest(rest, SEGMENT_BYTES + SEGMENT_SLACK);
+            let mut full = std::mem::replace(&mut self.segment, next);
+            full.buf.truncate(self.at);
+            self.moved_on();
+            return Some(full);
+        }
+        self.segment.buf.drain(..self.at);
+        self.moved_on();
+        None
+    }
+
+    fn moved_on(&mut self) {
+        self.at = 0;
+        if let Some(open) = &mut self.open {
+            open.begins_at = None;
+        }
+    }
+
+    /// Stops reading at the end of the last complete source transaction. `false` when the one that is
+    /// arriving reaches back into segments already closed: it is read to its end instead.
+    pub(crate) fn cut_open_transaction(&mut self) -> Result<bool> {
+        let end = match &self.open {
+            None => self.at,
+            Some(OpenTransaction { begins_at: Some(at), .. }) => *at,
+            Some(_) => return Ok(false),
+        };
+        self.is_cut = true;
+        self.open = None;
+        self.segment.buf.truncate(end);
+        self.segment.clear_folds();
+        self.at = 0;
+        while !matches!(self.step()?, Step::Drained | Step::SegmentFull) {}
+        Ok(true)
+    }
+
+    /// Drops everything that has arrived since the last lake commit.
+    pub(crate) fn forget(&mut self) {
+        self.is_cut = true;
+        self.open = None;
+        self.at = 0;
+        self.segment = Segment::default();
+    }
+}
+
+fn new_table(name: &str) -> Error {
+    Error::table("TABLE_ADDED", name, "the table was published after the initial snapshot")
+        .with_cure("its older rows are not in the lake: leave it out with --tables '!...', or start a new lake (frazil drop, then frazil run into an empty folder)")
+}

@@ -1,0 +1,299 @@
+//! Before the stream: is this the same database, the same history, the same slot, and does the lake
+//! stand where it can go on? The server would skip silently instead of complaining (cases 5 to 8, 16
+//! to 18, 22), so all of it is decided here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::iceberg::lake::Lake;
+use crate::iceberg::ledger::LedgerRecord;
+use crate::ops::{Shutdown, Stats};
+use crate::postgres::catalog::{self, SourceTable};
+use crate::postgres::dsn::Source;
+use crate::postgres::publication;
+use crate::postgres::session::{Session, SystemIdentity};
+use crate::postgres::slot::{self, SlotInfo};
+use crate::postgres::sql::connect_sql;
+use crate::postgres::stream::StreamOptions;
+use crate::progress::{Lsn, Progress};
+
+use super::commit::Window;
+use super::intake::Intake;
+use super::tables::{FACTS_KEY, SourceFacts, TableState, Tables, compare};
+use super::write::{ParquetTarget, Writers};
+use super::{Flow, Idle, feedback_every};
+
+/// How often the server is asked where it stands while somebody waits for the end.
+const EAGER_FEEDBACK: Duration = Duration::from_millis(200);
+
+/// The first server that sends binary values and logical messages through pgoutput.
+const VERSION_14: u32 = 140_000;
+
+/// The history a position belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) timeline: u32,
+    pub(crate) system_id: String,
+}
+
+/// Connects, checks that everything fits, and starts the stream at P.
+pub(super) async fn connect(
+    source: &Source,
+    lake: &Arc<Lake>,
+    settings: &Settings,
+    until: Option<Lsn>,
+    (shutdown, stats): (&Shutdown, &Arc<Stats>),
+) -> Result<Flow> {
+    let ledger = lake
+        .committer
+        .position()
+        .await?
+        .ok_or_else(|| Error::fatal("NO_POSITION", "the lake has no position to go on from"))?;
+    let committed_lsn = ledger.committed_lsn;
+    let client = connect_sql(source, "stream").await?;
+    check_slot(slot::slot_info(&client, &settings.slot).await?, settings, committed_lsn)?;
+    let mut session = Session::connect(source, "stream").await?;
+    let identity = session.identify_system().await?;
+    check_history(&mut session, &identity, &ledger).await?;
+    let publications = publications(&client, settings).await?;
+    let source_tables = catalog::load_relations(&client, &publications, None).await?;
+    let states = lake_tables(lake, &source_tables).await?;
+    let options = StreamOptions {
+        slot: settings.slot.clone(),
+        start: committed_lsn,
+        publications: publications.clone(),
+        protocol: 1,
+        binary: is_binary(&client, &states, &source_tables).await?,
+        messages: catalog::server_version(&client).await? >= VERSION_14,
+        streaming: false,
+        two_phase: false,
+        origin: None,
+    };
+    let stream = session.start_replication(&options).await?;
+    stats.committed(committed_lsn, 0, 0);
+    tracing::info!(slot = settings.slot, position = %committed_lsn, tables = states.len(), binary = options.binary, "following the stream");
+    let interval = if until.is_some() { EAGER_FEEDBACK } else { stream.status_interval() };
+    Ok(Flow {
+        stream,
+        intake: Intake::new(committed_lsn, settings.max_value_bytes),
+        window: Window::first(committed_lsn),
+        committing: None,
+        writers: Writers::new(Arc::clone(lake), settings.window_bytes_max / 2),
+        tables: Tables::new(
+            Arc::clone(lake),
+            client,
+            publications,
+            settings.tables.clone(),
+            states,
+        ),
+        progress: Progress::resume(committed_lsn),
+        position: Position { timeline: identity.timeline, system_id: identity.system_id },
+        idle: Idle { lsn: committed_lsn, committed: Instant::now() },
+        feedback: feedback_every(interval),
+        commit_interval: settings.commit_interval,
+        until,
+        leaving: None,
+        shutdown: shutdown.clone(),
+        lake: Arc::clone(lake),
+        stats: Arc::clone(stats),
+    })
+}
+
+/// The slot must be ours to use and must not have moved past P (cases 6, 17, 18).
+fn check_slot(slot: Option<SlotInfo>, settings: &Settings, committed_lsn: Lsn) -> Result<()> {
+    let name = &settings.slot;
+    let resync = "changes between the lake's position and now may be gone: start a new lake (frazil drop, then frazil run into an empty folder)";
+    let Some(slot) = slot else {
+        return Err(Error::fatal(
+            "SLOT_LOST",
+            format!("the replication slot {name} does not exist"),
+        )
+        .with_lsn(committed_lsn)
+        .with_cure(resync));
+    };
+    if slot.plugin.as_deref() != Some("pgoutput") {
+        let plugin = slot.plugin.as_deref().unwrap_or("physical replication");
+        let message = format!("the slot {name} is for {plugin}, not for pgoutput");
+        return Err(Error::config("WRONG_SLOT", message).with_cure("name another one: --slot"));
+    }
+    if slot.is_lost() {
+        let message = format!("the server has invalidated the slot {name}");
+        return Err(Error::fatal("SLOT_LOST", message).with_lsn(committed_lsn).with_cure(resync));
+    }
+    match slot.confirmed_flush_lsn {
+        Some(confirmed) if confirmed > committed_lsn => {
+            let message =
+                format!("the slot {name} was moved to {confirmed}, past what the lake holds");
+            Err(Error::fatal("SLOT_AHEAD", message).with_lsn(committed_lsn).with_cure(resync))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn check_history(
+    session: &mut Session,
+    identity: &SystemIdentity,
+    ledger: &LedgerRecord,
+) -> Result<()> {
+    let history = match identity.timeline > ledger.timeline && ledger.timeline > 0 {
+        true => session.timeline_history(identity.timeline).await?,
+        false => Vec::new(),
+    };
+    check_position(identity, &history, ledger)
+}
+
+/// Whether P lies in the history that the server has (cases 7, 22). `history`: timelines that ended,
+/// each with the LSN where the next one began.
+pub(crate) fn check_position(
+    identity: &SystemIdentity,
+    history: &[(u32, Lsn)],
+    ledger: &LedgerRecord,
+) -> Result<()> {
+    let position = ledger.committed_lsn;
+    let stop = |code, message: String| {
+        Err(Error::fatal(code, message).with_lsn(position).with_cure(
+            "this is not the history the lake was written from: connect to the right server, or start a new lake",
+        ))
+    };
+    if identity.system_id != ledger.system_id {
+        let (now, then) = (&identity.system_id, &ledger.system_id);
+        return stop(
+            "OTHER_SYSTEM",
+            format!("the server's system identifier is {now}, the lake's is {then}"),
+        );
+    }
+    if position > identity.xlogpos_lsn {
+        let end = identity.xlogpos_lsn;
+        return stop(
+            "LAKE_AHEAD",
+            format!("the server's WAL ends at {end}, before what the lake holds"),
+        );
+    }
+    if identity.timeline < ledger.timeline {
+        let (now, then) = (identity.timeline, ledger.timeline);
+        return stop("TIMELINE", format!("the server is on timeline {now}, the lake on {then}"));
+    }
+    if identity.timeline > ledger.timeline {
+        let switch = history.iter().find(|(timeline, _)| *timeline == ledger.timeline);
+        match switch {
+            Some((_, switch)) if position <= *switch => {}
+            _ => {
+                let then = ledger.timeline;
+                return stop(
+                    "TIMELINE",
+                    format!("timeline {then} was left before the lake's position"),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn publications(client: &Client, settings: &Settings) -> Result<Vec<String>> {
+    let mut publications = Vec::new();
+    for name in [settings.publication.clone(), settings.append_publication()] {
+        if publication::publication_info(client, &name).await?.is_some() {
+            publications.push(name);
+        }
+    }
+    if publications.first() != Some(&settings.publication) {
+        let message = format!("the publication {} does not exist", settings.publication);
+        return Err(Error::config("PUBLICATION_MISSING", message)
+            .with_cure("create it again with the same tables, or start a new lake"));
+    }
+    Ok(publications)
+}
+
+/// The lake's tables that this pipeline follows, with the source tables they are bound to.
+async fn lake_tables(
+    lake: &Arc<Lake>,
+    source_tables: &[SourceTable],
+) -> Result<HashMap<u32, TableState>> {
+    let now: HashMap<u32, &SourceTable> =
+        source_tables.iter().map(|table| (table.relation.oid, table)).collect();
+    let mut states = HashMap::new();
+    for ident in lake.committer.tables().await? {
+        let Some(table) = lake.committer.table(&ident).await? else { continue };
+        let Some(json) = table.metadata().properties().get(FACTS_KEY) else { continue };
+        let facts: SourceFacts = serde_json::from_str(json).map_err(|e| {
+            Error::fatal("LAKE_TABLE", format!("the table property {FACTS_KEY} is not readable"))
+                .with_table(&ident)
+                .with_source(e)
+        })?;
+        let target = ParquetTarget::new(lake, ident, Arc::new(facts.relation.clone()))?;
+        let state = TableState { target: Arc::new(target), facts, facts_changed: false };
+        match now.get(&state.facts.relation.oid) {
+            Some(now) => compare(&state, now)?,
+            None => tracing::warn!(
+                table = %state.facts.relation.display(),
+                "no longer published, or dropped: its lake table stays as it is"
+            ),
+        }
+        states.insert(state.facts.relation.oid, state);
+    }
+    Ok(states)
+}
+
+/// Binary mode, unless a followed column has a type whose binary form is not known, or the server is
+/// too old for it.
+async fn is_binary(
+    client: &Client,
+    states: &HashMap<u32, TableState>,
+    source_tables: &[SourceTable],
+) -> Result<bool> {
+    let lake = states.values().map(|state| &state.facts.relation);
+    let now = source_tables.iter().map(|table| &table.relation);
+    let followed = now.filter(|relation| states.contains_key(&relation.oid));
+    let known = lake.chain(followed).flat_map(|r| &r.columns).all(|c| c.pg_type.has_binary_form());
+    Ok(known && catalog::server_version(client).await? >= VERSION_14)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iceberg::ledger::PipelineState;
+
+    fn ledger(position: u64, timeline: u32) -> LedgerRecord {
+        LedgerRecord {
+            pipeline_id: "p".to_owned(),
+            committed_lsn: Lsn(position),
+            timeline,
+            system_id: "7".to_owned(),
+            source_commit_time: None,
+            source_transactions: 0,
+            rows: std::collections::BTreeMap::default(),
+            lake_commit: uuid::Uuid::nil(),
+            state: PipelineState::Streaming,
+            slot: "p".to_owned(),
+        }
+    }
+
+    fn server(xlogpos: u64, timeline: u32) -> SystemIdentity {
+        SystemIdentity { system_id: "7".to_owned(), timeline, xlogpos_lsn: Lsn(xlogpos) }
+    }
+
+    #[test]
+    fn the_same_history_goes_on() {
+        check_position(&server(100, 1), &[], &ledger(100, 1)).unwrap();
+        check_position(&server(100, 2), &[(1, Lsn(90))], &ledger(90, 1)).unwrap();
+    }
+
+    #[test]
+    fn another_history_stops() {
+        let code = |identity, history: &[(u32, Lsn)], ledger| {
+            check_position(&identity, history, &ledger).unwrap_err().code()
+        };
+        assert_eq!(code(server(99, 1), &[], ledger(100, 1)), "LAKE_AHEAD");
+        assert_eq!(code(server(200, 1), &[], ledger(100, 2)), "TIMELINE");
+        assert_eq!(code(server(200, 2), &[(1, Lsn(90))], ledger(91, 1)), "TIMELINE");
+        assert_eq!(code(server(200, 3), &[(2, Lsn(90))], ledger(80, 1)), "TIMELINE");
+        let other = SystemIdentity { system_id: "8".to_owned(), ..server(200, 1) };
+        assert_eq!(code(other, &[], ledger(100, 1)), "OTHER_SYSTEM");
+    }
+}

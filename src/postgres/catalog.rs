@@ -1,0 +1,313 @@
+//! What the catalog knows of the source tables and the stream does not say: true keys (cases 71,
+//! 72), what a domain or array is made of, attnums, files, missing values.
+//!
+//! Source of the rules: Postgres manual, "System Catalogs" (pg_class, pg_attribute, pg_index,
+//! pg_type) and `pg_publication_tables`. Servers 13 to 18.
+
+use std::collections::HashMap;
+
+use tokio_postgres::{Client, Row};
+
+use crate::error::{Error, Result};
+use crate::postgres::pg_types::{PgTypes, load_types};
+use crate::postgres::pgoutput::WireRelation;
+use crate::postgres::server_error::from_sql;
+use crate::window::relation::{Column, Relation, ReplicaIdentity};
+
+/// A published table as the catalog has it now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceTable {
+    /// Published columns, key and identity.
+    pub relation: Relation,
+    /// `pg_class.relfilenode` as the reading transaction sees it; changes with every rewrite.
+    pub relfilenode: u32,
+    /// `attnum:xmin` of every live column, comma separated: changes with every ALTER of a column,
+    /// also where a Relation message would look the same as before.
+    pub attribute_xmins: String,
+    /// `pg_class.relkind`: `r`, `p`, ...
+    pub kind: char,
+    /// Is itself a partition.
+    pub is_partition: bool,
+    /// `pg_class.relpersistence`: `p`, `u`, `t`.
+    pub persistence: char,
+    /// The publications' row filters joined by OR; `None` where one has none (case 111).
+    pub row_filter: Option<String>,
+    /// What rows older than a column have in it, by published column.
+    pub missing: Vec<ColumnDefault>,
+    /// `pg_class.reltuples`; -1 where the table was never analysed.
+    pub estimated_rows: f32,
+    /// `pg_class.relpages`, of 8 KiB as a rule.
+    pub relpages: i32,
+    /// Columns of the true key that no publication shows: then there is no usable key.
+    pub unpublished_key: Vec<String>,
+    /// The primary key is deferrable, so it is treated as none (case 74).
+    pub deferrable_key: bool,
+}
+
+/// Defaults of one column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnDefault {
+    /// `pg_attribute.attnum`.
+    pub attnum: i16,
+    /// `atthasmissing`: rows from before the column are read with `missing`.
+    pub has_missing: bool,
+    /// `attmissingval` as text, an array of one element: `{42}`.
+    pub missing: Option<String>,
+    /// There is a DEFAULT expression.
+    pub has_default: bool,
+}
+
+/// Every table that `publications` show, or those of them with one of `oids`, by oid. Read in one
+/// go per question, so call it inside a REPEATABLE READ transaction where that matters.
+pub async fn load_relations(
+    client: &Client,
+    publications: &[String],
+    oids: Option<&[u32]>,
+) -> Result<Vec<SourceTable>> {
+    let version = server_version(client).await?;
+    let published = published(client, version, publications, oids).await?;
+    let oids: Vec<u32> = published.keys().copied().collect();
+    let classes = client.query(CLASSES, &[&oids]).await.map_err(from_sql)?;
+    let attributes = client.query(&attributes_sql(version), &[&oids]).await.map_err(from_sql)?;
+    let keys = client.query(KEYS, &[&oids]).await.map_err(from_sql)?;
+    let types = load_types(client, attributes.iter().map(|row| row.get("atttypid"))).await?;
+    let mut tables = Vec::with_capacity(classes.len());
+    for class in &classes {
+        let oid: u32 = class.get("oid");
+        let of = |row: &&Row| row.get::<_, u32>("oid") == oid;
+        let Some(published) = published.get(&oid) else { continue };
+        let attributes: Vec<&Row> = attributes.iter().filter(of).collect();
+        let keys: Vec<&Row> = keys.iter().filter(of).collect();
+        tables.push(table(class, &attributes, &keys, published, &types)?);
+    }
+    Ok(tables)
+}
+
+/// `server_version_num` of a SQL connection.
+pub async fn server_version(client: &Client) -> Result<u32> {
+    let row = client
+        .query_one("SELECT current_setting('server_version_num')::int4", &[])
+        .await
+        .map_err(from_sql)?;
+    Ok(u32::try_from(row.get::<_, i32>(0)).unwrap_or(0))
+}
+
+/// Whether `wire` shows the columns of `table`, in order, by name, type and type modifier, under
+/// the same oid. Names of table and schema may differ: a schema's new name is not announced.
+pub fn matches(table: &SourceTable, wire: &WireRelation) -> bool {
+    let relation = &table.relation;
+    relation.oid == wire.oid
+        && relation.columns.len() == wire.columns.len()
+        && relation.columns.iter().zip(&wire.columns).all(|(have, sent)| {
+            // The stream shows a domain with typmod -1 and its own oid, as pg_attribute does.
+            have.name == sent.name && have.type_oid == sent.type_oid && have.typmod == sent.typmod
+        })
+        && identity(char::from(wire.identity)).is_ok_and(|sent| sent == relation.identity)
+}
+
+const CLASSES: &str = "\
+    SELECT c.oid, n.nspname::text AS namespace, c.relname::text AS name, c.relfilenode, \
+           c.relkind::text AS kind, c.relispartition AS is_partition, \
+           c.relpersistence::text AS persistence, c.relreplident::text AS identity, \
+           c.reltuples AS estimated_rows, c.relpages \
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.oid = ANY($1) ORDER BY c.oid";
+
+fn attributes_sql(version: u32) -> String {
+    // Before 18 no generated column is published, though 15's view may list it.
+    let hidden = if version >= 180_000 { "false" } else { "a.attgenerated <> ''" };
+    format!(
+        "SELECT a.attrelid AS oid, a.attnum, a.attname::text AS name, a.atttypid, a.atttypmod, \
+                a.attstorage::text <> 'p' AS toastable, a.atthasmissing AS has_missing, \
+                a.attmissingval::text AS missing, a.atthasdef AS has_default, \
+                a.xmin::text AS xmin, a.attgenerated <> '' AS generated, {hidden} AS hidden \
+         FROM pg_catalog.pg_attribute a \
+         WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped \
+         ORDER BY a.attrelid, a.attnum"
+    )
+}
+
+const KEYS: &str = "\
+    SELECT i.indrelid AS oid, i.indisprimary AS is_primary, i.indisreplident AS is_identity, \
+           i.indimmediate AS is_immediate, \
+           (SELECT array_agg(k.attnum ORDER BY k.ord) \
+            FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, ord) \
+            WHERE k.ord <= i.indnkeyatts) AS attnums \
+    FROM pg_catalog.pg_index i \
+    WHERE i.indrelid = ANY($1) AND i.indisvalid AND (i.indisprimary OR i.indisreplident)";
+
+/// What the publications show of a table.
+#[derive(Debug, Default)]
+struct Published {
+    /// Column names; `None`: all but generated ones.
+    columns: Option<Vec<String>>,
+    row_filter: Option<String>,
+    seen: bool,
+}
+
+impl Published {
+    /// Several publications are united: no filter in one is no filter at all.
+    fn add(&mut self, columns: Option<Vec<String>>, row_filter: Option<String>) {
+        if !self.seen {
+            *self = Self { columns, row_filter, seen: true };
+            return;
+        }
+        self.row_filter = self.row_filter.take().zip(row_filter).map(|(a, b)| match a == b {
+            true => a,
+            false => format!("({a}) OR ({b})"),
+        });
+        self.columns = self.columns.take().zip(columns).map(|(mut a, b)| {
+            a.extend(b);
+            a
+        });
+    }
+}
+
+async fn published(
+    client: &Client,
+    version: u32,
+    publications: &[String],
+    oids: Option<&[u32]>,
+) -> Result<HashMap<u32, Published>> {
+    // attnames and rowfilter came with 15; before it every column was published.
+    let extra = if version >= 150_000 {
+        "t.attnames::text[] AS columns, t.rowfilter::text AS row_filter"
+    } else {
+        "NULL::text[] AS columns, NULL::text AS row_filter"
+    };
+    let sql = format!(
+        "SELECT c.oid, {extra} FROM pg_catalog.pg_publication_tables t \
+         JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname \
+         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename \
+         WHERE t.pubname = ANY($1) AND ($2::oid[] IS NULL OR c.oid = ANY($2))"
+    );
+    let rows = client.query(&sql, &[&publications, &oids]).await.map_err(from_sql)?;
+    let mut found: HashMap<u32, Published> = HashMap::new();
+    for row in rows {
+        found.entry(row.get("oid")).or_default().add(row.get("columns"), row.get("row_filter"));
+    }
+    Ok(found)
+}
+
+fn table(
+    class: &Row,
+    attributes: &[&Row],
+    keys: &[&Row],
+    published: &Published,
+    types: &PgTypes,
+) -> Result<SourceTable> {
+    let shown: Vec<&Row> = attributes.iter().copied().filter(|a| is_shown(a, published)).collect();
+    let columns: Vec<Column> = shown.iter().map(|row| column(row, types)).collect();
+    let identity = identity(first_char(class, "identity"))?;
+    let key = Key::choose(identity, attributes, keys, &columns);
+    let xmins = attributes
+        .iter()
+        .map(|row| format!("{}:{}", row.get::<_, i16>("attnum"), row.get::<_, &str>("xmin")));
+    Ok(SourceTable {
+        relation: Relation {
+            oid: class.get("oid"),
+            namespace: class.get("namespace"),
+            name: class.get("name"),
+            columns,
+            key: key.indexes,
+            identity,
+        },
+        relfilenode: class.get("relfilenode"),
+        attribute_xmins: xmins.collect::<Vec<_>>().join(","),
+        kind: first_char(class, "kind"),
+        is_partition: class.get("is_partition"),
+        persistence: first_char(class, "persistence"),
+        row_filter: published.row_filter.clone(),
+        missing: shown.iter().map(|row| column_default(row)).collect(),
+        estimated_rows: class.get("estimated_rows"),
+        relpages: class.get("relpages"),
+        unpublished_key: key.unpublished,
+        deferrable_key: key.deferrable,
+    })
+}
+
+fn is_shown(attribute: &Row, published: &Published) -> bool {
+    let name: &str = attribute.get("name");
+    match &published.columns {
+        Some(columns) => {
+            !attribute.get::<_, bool>("hidden") && columns.iter().any(|column| column == name)
+        }
+        None => !attribute.get::<_, bool>("generated"),
+    }
+}
+
+fn column(row: &Row, types: &PgTypes) -> Column {
+    let (type_oid, typmod) = (row.get("atttypid"), row.get("atttypmod"));
+    Column {
+        name: row.get("name"),
+        attnum: row.get("attnum"),
+        type_oid,
+        typmod,
+        pg_type: types.resolve(type_oid, typmod),
+        toastable: row.get("toastable"),
+    }
+}
+
+fn column_default(row: &Row) -> ColumnDefault {
+    ColumnDefault {
+        attnum: row.get("attnum"),
+        has_missing: row.get("has_missing"),
+        missing: row.get("missing"),
+        has_default: row.get("has_default"),
+    }
+}
+
+fn first_char(row: &Row, name: &str) -> char {
+    row.get::<_, &str>(name).chars().next().unwrap_or(' ')
+}
+
+fn identity(letter: char) -> Result<ReplicaIdentity> {
+    match letter {
+        'd' => Ok(ReplicaIdentity::Default),
+        'n' => Ok(ReplicaIdentity::Nothing),
+        'f' => Ok(ReplicaIdentity::Full),
+        'i' => Ok(ReplicaIdentity::Index),
+        other => Err(Error::fatal("BAD_MESSAGE", format!("unknown replica identity `{other}`"))),
+    }
+}
+
+/// The key rows are addressed by.
+#[derive(Default)]
+struct Key {
+    indexes: Vec<usize>,
+    unpublished: Vec<String>,
+    deferrable: bool,
+}
+
+impl Key {
+    /// DEFAULT and FULL: the primary key, only if it is immediate. INDEX: that index's columns.
+    fn choose(
+        identity: ReplicaIdentity,
+        attributes: &[&Row],
+        keys: &[&Row],
+        columns: &[Column],
+    ) -> Self {
+        let flag = match identity {
+            ReplicaIdentity::Nothing => return Self::default(),
+            ReplicaIdentity::Index => "is_identity",
+            ReplicaIdentity::Default | ReplicaIdentity::Full => "is_primary",
+        };
+        let Some(index) = keys.iter().find(|key| key.get::<_, bool>(flag)) else {
+            return Self::default();
+        };
+        if !index.get::<_, bool>("is_immediate") {
+            return Self { deferrable: true, ..Self::default() };
+        }
+        let attnums: Vec<i16> = index.get("attnums");
+        let place = |attnum: &i16| columns.iter().position(|column| column.attnum == *attnum);
+        let hidden: Vec<i16> = attnums.iter().copied().filter(|a| place(a).is_none()).collect();
+        if !hidden.is_empty() {
+            let hidden = attributes.iter().filter(|row| hidden.contains(&row.get("attnum")));
+            let unpublished = hidden.map(|row| row.get("name")).collect();
+            return Self { unpublished, ..Self::default() };
+        }
+        let mut indexes: Vec<usize> = attnums.iter().filter_map(place).collect();
+        indexes.sort_unstable();
+        Self { indexes, ..Self::default() }
+    }
+}
