@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     SupportedCipherSuite,
@@ -47,27 +48,30 @@ fn verifier(source: &Source, provider: Arc<CryptoProvider>) -> Result<Arc<dyn Se
     let chain = host || source.ssl_mode == SslMode::VerifyCa;
     // As libpq: an authority that was named is held to, whatever the mode.
     if !chain && (source.ssl_mode == SslMode::Prefer || source.root_cert.is_none()) {
-        return Ok(Arc::new(Verifier { inner: None, host, provider }));
+        return Ok(Arc::new(Verifier { inner: None, host, pinned: Vec::new(), provider }));
     }
-    let roots = Arc::new(roots(source.root_cert.as_ref())?);
-    let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+    let certs = authorities(source.root_cert.as_ref())?;
+    let pinned = match source.root_cert {
+        Some(RootCert::File(_)) => certs.clone(),
+        _ => Vec::new(),
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certs);
+    let inner = WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
         .build()
         .map_err(|e| bad("no certificate authority was found").with_source(e))?;
-    Ok(Arc::new(Verifier { inner: Some(inner), host, provider }))
+    Ok(Arc::new(Verifier { inner: Some(inner), host, pinned, provider }))
 }
 
-fn roots(from: Option<&RootCert>) -> Result<RootCertStore> {
-    let certs = match from {
+fn authorities(from: Option<&RootCert>) -> Result<Vec<CertificateDer<'static>>> {
+    Ok(match from {
         Some(RootCert::File(path)) => CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|e| {
                 bad(&format!("sslrootcert {} cannot be read", path.display())).with_source(e)
             })?,
         Some(RootCert::System) | None => rustls_native_certs::load_native_certs().certs,
-    };
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certs);
-    Ok(roots)
+    })
 }
 
 /// Verifies as much as the mode asks for.
@@ -77,7 +81,23 @@ struct Verifier {
     inner: Option<Arc<WebPkiServerVerifier>>,
     /// The certificate must be for this host.
     host: bool,
+    /// Certificates of the `sslrootcert` file. The server may show one of these as its own: what
+    /// `openssl req -x509` makes is both, and libpq takes it so.
+    pinned: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn verify_pinned(
+        &self,
+        cert: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.host {
+            verify_server_name(&ParsedCertificate::try_from(cert)?, name)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -90,6 +110,9 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(inner) = &self.inner else { return Ok(ServerCertVerified::assertion()) };
+        if self.pinned.iter().any(|pinned| pinned == end_entity) {
+            return self.verify_pinned(end_entity, server_name);
+        }
         let verdict = inner.verify_server_cert(end_entity, intermediates, server_name, ocsp, now);
         match verdict {
             // The name is looked at last, so the chain stands.

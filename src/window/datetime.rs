@@ -1,8 +1,8 @@
-//! Dates, times and intervals: to days and microseconds since 1970, and to Postgres's text.
+//! Dates and times: to days and microseconds since 1970, and to Postgres's text.
 //!
 //! Sources: postgres/src/backend/utils/adt/{date,timestamp,datetime}.c. On the wire, dates count
 //! days and timestamps microseconds from 2000-01-01, both with the extremes of their integer as
-//! infinities. Text has DateStyle ISO, IntervalStyle postgres, TimeZone UTC.
+//! infinities. Text has DateStyle ISO and TimeZone UTC.
 
 use super::scalar::{bad_value, exact};
 use super::scan::Scan;
@@ -10,7 +10,7 @@ use crate::error::Result;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_MINUTE: i64 = 60 * MICROS_PER_SECOND;
-const MICROS_PER_HOUR: i64 = 60 * MICROS_PER_MINUTE;
+pub(crate) const MICROS_PER_HOUR: i64 = 60 * MICROS_PER_MINUTE;
 const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 /// Days from 1970-01-01 to 2000-01-01.
 const EPOCH_DAYS: i32 = 10_957;
@@ -84,7 +84,7 @@ pub(crate) fn timestamp_of_text(text: &str) -> Result<Option<i64>> {
     Ok(days.checked_mul(MICROS_PER_DAY).and_then(|m| m.checked_add(time)))
 }
 
-fn is_infinite(text: &str) -> bool {
+pub(crate) fn is_infinite(text: &str) -> bool {
     matches!(text, "infinity" | "-infinity")
 }
 
@@ -121,7 +121,7 @@ fn scan_time(scan: &mut Scan<'_>) -> Result<i64> {
 }
 
 /// `:MM:SS[.ffffff]` in microseconds.
-fn scan_minutes(scan: &mut Scan<'_>) -> Result<i64> {
+pub(crate) fn scan_minutes(scan: &mut Scan<'_>) -> Result<i64> {
     scan.expect(b':')?;
     let minutes = scan.number(2, 2)?;
     scan.expect(b':')?;
@@ -242,14 +242,14 @@ fn push_date(out: &mut Vec<u8>, days: i64) -> bool {
 }
 
 /// Appends `HH:MM:SS` and a fraction without trailing zeros.
-fn push_time(out: &mut Vec<u8>, micros: u64) {
+pub(crate) fn push_time(out: &mut Vec<u8>, micros: u64) {
     let seconds = micros / 1_000_000;
     push_number(out, seconds / 3600, 2);
     out.push(b':');
     push_number(out, seconds / 60 % 60, 2);
     out.push(b':');
     push_number(out, seconds % 60, 2);
-    if micros % 1_000_000 != 0 {
+    if !micros.is_multiple_of(1_000_000) {
         out.push(b'.');
         push_number(out, micros % 1_000_000, 6);
         while out.last() == Some(&b'0') {
@@ -261,114 +261,6 @@ fn push_time(out: &mut Vec<u8>, micros: u64) {
 /// Appends `number` with at least `width` places.
 fn push_number(out: &mut Vec<u8>, number: u64, width: usize) {
     out.extend_from_slice(format!("{number:0width$}").as_bytes());
-}
-
-/// The three parts that Postgres keeps apart, because a month has no fixed days.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Interval {
-    pub(crate) months: i32,
-    pub(crate) days: i32,
-    pub(crate) micros: i64,
-}
-
-impl Interval {
-    /// All parts at their largest is infinite, from Postgres 17 on.
-    const INFINITY: Self = Self { months: i32::MAX, days: i32::MAX, micros: i64::MAX };
-    const NEGATIVE_INFINITY: Self = Self { months: i32::MIN, days: i32::MIN, micros: i64::MIN };
-
-    /// A binary `interval`: microseconds, days, months.
-    fn read(v: &[u8]) -> Result<Self> {
-        let (micros, rest) = v.split_at_checked(8).ok_or_else(|| bad_value("interval"))?;
-        let (days, months) = rest.split_at_checked(4).ok_or_else(|| bad_value("interval"))?;
-        Ok(Self {
-            months: i32::from_be_bytes(exact(months, "interval")?),
-            days: i32::from_be_bytes(exact(days, "interval")?),
-            micros: i64::from_be_bytes(exact(micros, "interval")?),
-        })
-    }
-
-    fn is_infinite(self) -> bool {
-        self == Self::INFINITY || self == Self::NEGATIVE_INFINITY
-    }
-}
-
-/// A binary `interval`; None: infinite.
-#[inline(always)]
-pub(crate) fn interval(v: &[u8]) -> Result<Option<Interval>> {
-    Ok(Some(Interval::read(v)?).filter(|i| !i.is_infinite()))
-}
-
-/// An `interval` in text, as [`interval`]: `1 year -2 mons +3 days -04:05:06.7`.
-pub(crate) fn interval_of_text(text: &str) -> Result<Option<Interval>> {
-    if is_infinite(text) {
-        return Ok(None);
-    }
-    let bad = || bad_value("interval");
-    let (mut months, mut days, mut micros) = (0_i128, 0_i128, 0_i128);
-    let mut words = text.split(' ');
-    while let Some(word) = words.next() {
-        if word.contains(':') {
-            micros = interval_time(word)?;
-            continue;
-        }
-        let count = i128::from(word.parse::<i32>().map_err(|_| bad())?);
-        match words.next().unwrap_or_default().trim_end_matches('s') {
-            "year" => months += count * 12,
-            "mon" => months += count,
-            "day" => days += count,
-            _ => return Err(bad()),
-        }
-    }
-    let part = |n: i128| i32::try_from(n).map_err(|_| bad());
-    let micros = i64::try_from(micros).map_err(|_| bad())?;
-    Ok(Some(Interval { months: part(months)?, days: part(days)?, micros }))
-}
-
-/// `[+-]HH:MM:SS[.ffffff]`, with as many hours as 64 bits of microseconds have.
-fn interval_time(word: &str) -> Result<i128> {
-    let mut scan = Scan::new(word, "interval");
-    let negative = scan.eat(b'-');
-    scan.eat(b'+');
-    let hours = i128::from(scan.number(2, 10)?);
-    let micros = hours * i128::from(MICROS_PER_HOUR) + i128::from(scan_minutes(&mut scan)?);
-    scan.end()?;
-    Ok(if negative { -micros } else { micros })
-}
-
-/// Appends the text of a binary `interval` (datetime.c, `EncodeInterval`).
-pub(crate) fn render_interval(v: &[u8], out: &mut Vec<u8>) -> Result<()> {
-    let interval = Interval::read(v)?;
-    match interval {
-        Interval::INFINITY => out.extend_from_slice(b"infinity"),
-        Interval::NEGATIVE_INFINITY => out.extend_from_slice(b"-infinity"),
-        _ => push_interval(out, interval),
-    }
-    Ok(())
-}
-
-fn push_interval(out: &mut Vec<u8>, interval: Interval) {
-    let Interval { months, days, micros } = interval;
-    // A positive part after a negative one needs its sign, or it would be read as negative.
-    let (mut first, mut after_negative) = (true, false);
-    for (count, unit) in [(months / 12, "year"), (months % 12, "mon"), (days, "day")] {
-        if count == 0 {
-            continue;
-        }
-        let space = if first { "" } else { " " };
-        let plus = if after_negative && count > 0 { "+" } else { "" };
-        let plural = if count == 1 { "" } else { "s" };
-        out.extend_from_slice(format!("{space}{plus}{count} {unit}{plural}").as_bytes());
-        (first, after_negative) = (false, count < 0);
-    }
-    if first || micros != 0 {
-        out.extend_from_slice(if first { b"" } else { b" " });
-        match (micros < 0, after_negative) {
-            (true, _) => out.push(b'-'),
-            (_, true) => out.push(b'+'),
-            _ => {}
-        }
-        push_time(out, micros.unsigned_abs());
-    }
 }
 
 #[cfg(test)]
@@ -421,23 +313,10 @@ mod tests {
     }
 
     #[test]
-    fn infinite_intervals_are_not_numbers() {
-        let mut v = Vec::from(i64::MIN.to_be_bytes());
-        v.extend_from_slice(&i32::MIN.to_be_bytes());
-        v.extend_from_slice(&i32::MIN.to_be_bytes());
-        assert_eq!(interval(&v).unwrap(), None);
-        assert_eq!(text(|out| render_interval(&v, out)), "-infinity");
-        assert_eq!(interval_of_text("-infinity").unwrap(), None);
-    }
-
-    #[test]
     fn malformed_texts_are_refused() {
         for bad in ["", "1", "2024-13-01", "2024-01-01x", "24-01-01", "2024-01-01 00:00:61"] {
             assert!(date_of_text(bad).is_err(), "{bad}");
             assert!(timestamp_of_text(bad).is_err(), "{bad}");
-        }
-        for bad in ["", "1", "1 week", "year", "1 year 00:00", "99999999999 days"] {
-            assert!(interval_of_text(bad).is_err(), "{bad}");
         }
         assert!(time_of_text("25:00:00").is_err());
     }

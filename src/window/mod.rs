@@ -1,10 +1,14 @@
 //! What one lake commit is made of. Pure: bytes in, Arrow out, no I/O.
 
 mod array;
+mod bytes;
 mod datetime;
 pub mod decode;
+mod fixed;
 mod float;
 pub mod fold;
+mod interval;
+mod nested;
 mod numeric;
 pub mod outcome;
 pub mod relation;

@@ -17,6 +17,7 @@ const DISPLAY_SCALE_MAX: u16 = 0x3FFF;
 const DIGITS_MAX: usize = 11;
 
 /// 10^0 to 10^38.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const POWERS_OF_TEN: [u128; 39] = {
     let mut powers = [1; 39];
     let mut n = 1;
@@ -96,7 +97,7 @@ fn short_magnitude(numeric: &Numeric<'_>, scale: i8) -> Result<Option<u128>> {
         Some(power) => u128::from(sum).checked_mul(power),
         None => {
             let divisor = power(-shift).and_then(|p| u64::try_from(p).ok());
-            divisor.filter(|d| sum % d == 0).map(|d| u128::from(sum / d))
+            divisor.filter(|d| sum.is_multiple_of(*d)).map(|d| u128::from(sum / d))
         }
     })
 }

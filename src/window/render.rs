@@ -4,6 +4,7 @@
 
 use super::array::Array;
 use super::float::{render_float4, render_float8};
+use super::interval::render_interval;
 use super::relation::PgType;
 use super::scalar::{bad_value, boolean, exact};
 use super::{datetime, numeric};
@@ -30,7 +31,7 @@ pub fn render(t: &PgType, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
         PgType::TimeTz => datetime::render_timetz(v, out)?,
         PgType::Timestamp => datetime::render_timestamp(v, b"", out)?,
         PgType::TimestampTz => datetime::render_timestamp(v, b"+00", out)?,
-        PgType::Interval => datetime::render_interval(v, out)?,
+        PgType::Interval => render_interval(v, out)?,
         PgType::Uuid => push_uuid(exact(v, "uuid")?, out),
         PgType::Array(element) => Array::read(v)?.render(out, |v, out| render(element, v, out))?,
         PgType::Opaque => return Err(binary_form_unknown()),

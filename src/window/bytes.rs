@@ -1,0 +1,128 @@
+//! Stores of values of any length: text and bytes, one value behind the other.
+
+use std::mem;
+use std::sync::Arc;
+
+use arrow_array::types::{ByteArrayType, LargeBinaryType, Utf8Type};
+use arrow_array::{ArrayRef, GenericByteArray};
+use arrow_buffer::{ArrowNativeType, Buffer, NullBufferBuilder};
+use arrow_schema::DataType;
+
+use super::render::{self, binary_form_unknown, jsonb};
+use super::store::{Store, end, invalid_utf8, offsets};
+use super::{datetime, numeric, text};
+use crate::error::Result;
+
+/// Values of any length, one behind the other. Text is checked to be UTF-8 once, at the end.
+pub(crate) struct Bytes<K: Kinded> {
+    values: Vec<u8>,
+    ends: Vec<<K::Arrow as ByteArrayType>::Offset>,
+    nulls: NullBufferBuilder,
+}
+
+/// A type that is stored as text or bytes.
+pub(crate) trait Kinded {
+    /// Text or bytes.
+    type Arrow: ByteArrayType;
+
+    /// Appends what is stored of a binary form.
+    fn binary(v: &[u8], out: &mut Vec<u8>) -> Result<()>;
+
+    /// Appends what is stored of a text form.
+    #[inline(always)]
+    fn text(v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        out.extend_from_slice(v);
+        Ok(())
+    }
+}
+
+impl<K: Kinded> Bytes<K> {
+    /// Empty.
+    pub(crate) fn new() -> Self {
+        Self { values: Vec::new(), ends: Vec::new(), nulls: NullBufferBuilder::new(0) }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, valid: bool) -> Result<()> {
+        self.ends.push(end(self.values.len())?);
+        self.nulls.append(valid);
+        Ok(())
+    }
+}
+
+impl<K: Kinded> Store for Bytes<K> {
+    #[inline(always)]
+    fn binary(&mut self, v: &[u8]) -> Result<bool> {
+        K::binary(v, &mut self.values)?;
+        self.push(true).map(|()| true)
+    }
+
+    fn text(&mut self, v: &[u8]) -> Result<bool> {
+        K::text(v, &mut self.values)?;
+        self.push(true).map(|()| true)
+    }
+
+    #[inline(always)]
+    fn null(&mut self) {
+        self.ends.push(self.ends.last().copied().unwrap_or_default());
+        self.nulls.append(false);
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.ends.truncate(len);
+        self.values.truncate(self.ends.last().map_or(0, |end| end.as_usize()));
+        self.nulls.truncate(len);
+    }
+
+    fn finish(&mut self, _: &DataType) -> Result<ArrayRef> {
+        let values = Buffer::from(mem::take(&mut self.values));
+        let ends = offsets(mem::take(&mut self.ends));
+        let array = GenericByteArray::<K::Arrow>::try_new(ends, values, self.nulls.finish());
+        Ok(Arc::new(array.map_err(invalid_utf8)?))
+    }
+}
+
+macro_rules! kinded {
+    ($name:ident, $arrow:ty, $doc:literal, $v:ident, $out:ident => $binary:expr) => {
+        #[doc = $doc]
+        pub(crate) struct $name;
+
+        impl Kinded for $name {
+            type Arrow = $arrow;
+
+            #[inline(always)]
+            fn binary($v: &[u8], $out: &mut Vec<u8>) -> Result<()> {
+                $binary
+            }
+        }
+    };
+}
+
+kinded!(Text, Utf8Type, "Text, whose binary form is the text.", v, out => {
+    out.extend_from_slice(render::text(v));
+    Ok(())
+});
+kinded!(Jsonb, Utf8Type, "`jsonb`.", v, out => {
+    out.extend_from_slice(jsonb(v)?);
+    Ok(())
+});
+kinded!(NumericText, Utf8Type, "`numeric` as text.", v, out => numeric::render(v, out));
+kinded!(TimeTz, Utf8Type, "`timetz` as text.", v, out => datetime::render_timetz(v, out));
+kinded!(Opaque, Utf8Type, "Any other type as text.", _v, _out => Err(binary_form_unknown()));
+
+/// `bytea`.
+pub(crate) struct Bytea;
+
+impl Kinded for Bytea {
+    type Arrow = LargeBinaryType;
+
+    #[inline(always)]
+    fn binary(v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        out.extend_from_slice(v);
+        Ok(())
+    }
+
+    fn text(v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        text::bytea(v, out)
+    }
+}

@@ -1,0 +1,235 @@
+//! The lake as another engine sees it, compared row for row with Postgres.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use futures::TryStreamExt;
+use serde_json::{Value, json};
+
+use super::columns::columns_of;
+use super::postgres::Postgres;
+use super::process::{bound_to_us, spawn};
+
+/// A lake in a folder, read by DuckDB.
+pub struct Lake {
+    folder: PathBuf,
+    reader: Reader,
+}
+
+/// One state of the lake: the metadata location of every table, read in one SELECT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LakeState(BTreeMap<String, String>);
+
+/// Rows of a table and a hash of their contents that does not depend on their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// Number of rows.
+    pub rows: u64,
+    /// Sum of the hashes of all rows' canonical texts.
+    pub content_hash: String,
+}
+
+/// What a comparison found.
+#[derive(Debug)]
+pub struct Comparison {
+    /// The source's side.
+    pub source: Content,
+    /// The lake's side.
+    pub lake: Content,
+    /// Up to 10 rows that the lake lacks, as canonical texts.
+    pub missing: Value,
+    /// Up to 10 rows that only the lake has.
+    pub unexpected: Value,
+    /// Columns of the lake that the source does not have (dropped ones, `_pg_*`).
+    pub other_columns: Vec<String>,
+}
+
+impl Comparison {
+    /// Whether both sides hold the same multiset of rows.
+    pub fn is_equal(&self) -> bool {
+        let none = |rows: &Value| rows.as_array().is_some_and(Vec::is_empty);
+        none(&self.missing) && none(&self.unexpected) && self.source == self.lake
+    }
+}
+
+impl Lake {
+    /// The lake in `folder` (`--into`); it need not exist yet.
+    pub fn open(folder: &Path) -> Self {
+        Self { folder: folder.to_path_buf(), reader: Reader::start() }
+    }
+
+    /// The lake's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What the catalog shows now.
+    pub fn state(&mut self) -> LakeState {
+        let answer = self.reader.ask(json!({ "op": "state", "lake": self.folder })).unwrap();
+        LakeState(serde_json::from_value(answer).unwrap())
+    }
+
+    /// Runs DuckDB SQL on one state; `{namespace.table}` stands for a table. All values as text.
+    pub fn query(&mut self, state: &LakeState, sql: &str) -> Vec<Vec<Option<String>>> {
+        let mut sql = sql.to_string();
+        for (table, location) in &state.0 {
+            sql = sql.replace(&format!("{{{table}}}"), &scan(location));
+        }
+        let answer = self.reader.ask(json!({ "op": "query", "sql": sql }));
+        serde_json::from_value(answer.unwrap_or_else(|e| panic!("{e}\nin: {sql}"))).unwrap()
+    }
+
+    /// The same on the present state.
+    pub fn query_now(&mut self, sql: &str) -> Vec<Vec<Option<String>>> {
+        let state = self.state();
+        self.query(&state, sql)
+    }
+
+    /// Compares `table` (`schema.name`) of a quiet source with one state of the lake.
+    pub async fn compare(
+        &mut self,
+        state: &LakeState,
+        postgres: &Postgres,
+        table: &str,
+    ) -> Comparison {
+        let location = state.location(table);
+        self.compare_with(&scan(location), postgres, table).await.unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    async fn compare_with(
+        &mut self,
+        relation: &str,
+        postgres: &Postgres,
+        table: &str,
+    ) -> Result<Comparison, String> {
+        let columns = columns_of(postgres, table).await;
+        let texts: Vec<_> = columns.iter().map(|column| column.text_sql.as_str()).collect();
+        let csv = tempfile::NamedTempFile::new().unwrap();
+        copy_to(postgres, &format!("SELECT {} FROM {table}", texts.join(", ")), csv.path()).await;
+        let described: Vec<_> = columns.iter().map(|column| &column.description).collect();
+        let mut answer = self
+            .reader
+            .ask(json!({
+                "op": "compare", "relation": relation, "columns": described, "csv": csv.path(),
+            }))
+            .map_err(|e| format!("comparing {table}: {e}"))?;
+        Ok(Comparison {
+            source: content(&answer["source"]),
+            lake: content(&answer["lake"]),
+            missing: answer["missing"].take(),
+            unexpected: answer["unexpected"].take(),
+            other_columns: serde_json::from_value(answer["other_columns"].take()).unwrap(),
+        })
+    }
+
+    /// Asserts that each of `tables` holds the rows of a quiet source, all in one lake state.
+    pub async fn assert_equal(&mut self, postgres: &Postgres, tables: &[&str]) {
+        let state = self.state();
+        for table in tables {
+            let found = self.compare(&state, postgres, table).await;
+            assert!(
+                found.is_equal(),
+                "{table}: source {:?}, lake {:?}\nmissing in the lake: {:#}\nonly in the lake: {:#}",
+                found.source,
+                found.lake,
+                found.missing,
+                found.unexpected
+            );
+        }
+    }
+}
+
+impl LakeState {
+    /// All tables, `namespace.name`.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The metadata file of a table; panics when the lake does not have it.
+    #[track_caller]
+    pub fn location(&self, table: &str) -> &str {
+        self.0.get(table).unwrap_or_else(|| panic!("no {table} in the lake: {:?}", self.0.keys()))
+    }
+}
+
+fn scan(location: &str) -> String {
+    format!("iceberg_scan('{}')", location.replace('\'', "''"))
+}
+
+fn content(answer: &Value) -> Content {
+    Content {
+        rows: answer["rows"].as_u64().unwrap(),
+        content_hash: answer["content_hash"].as_str().unwrap().into(),
+    }
+}
+
+async fn copy_to(postgres: &Postgres, query: &str, path: &Path) {
+    let client = postgres.client().await;
+    client
+        .batch_execute("SET datestyle = 'ISO'; SET timezone = 'UTC'; SET extra_float_digits = 3")
+        .await
+        .unwrap();
+    let copy = format!(
+        "COPY ({query}) TO STDOUT (FORMAT csv, NULL '~NULL~', FORCE_QUOTE *, DELIMITER ',')"
+    );
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    let mut rows = std::pin::pin!(client.copy_out(&copy).await.unwrap());
+    while let Some(bytes) = rows.try_next().await.unwrap() {
+        file.write_all(&bytes).unwrap();
+    }
+    file.flush().unwrap();
+}
+
+/// `duck.py` as a child: a question and an answer per line.
+struct Reader {
+    child: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Reader {
+    fn start() -> Self {
+        let mut command: Command = bound_to_us("KILL", &python());
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/duck.py"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = spawn(command);
+        let questions = child.stdin.take().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Self { child, questions, answers }
+    }
+
+    fn ask(&mut self, question: Value) -> Result<Value, String> {
+        writeln!(self.questions, "{question}").expect("duck.py has ended: run scripts/setup test");
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let mut answer: Value = serde_json::from_str(&line).map_err(|e| format!("{e}: {line}"))?;
+        match answer["error"].as_str() {
+            Some(error) => Err(error.to_string()),
+            None => Ok(answer["ok"].take()),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The Python that `scripts/setup test` made, or `FRAZIL_PYTHON`.
+fn python() -> String {
+    std::env::var("FRAZIL_PYTHON").unwrap_or_else(|_| {
+        let cache = std::env::var("FRAZIL_CACHE").unwrap_or_else(|_| {
+            format!("{}/.cache/frazil", std::env::var("HOME").expect("HOME is set"))
+        });
+        let python = format!("{cache}/venv/bin/python");
+        assert!(Path::new(&python).exists(), "no {python}: run scripts/setup test");
+        python
+    })
+}
+
+#[path = "lake_tests.rs"]
+mod tests;

@@ -1,0 +1,96 @@
+//! Bytes that Postgres never sends: a typed error or a value, never a panic, never a huge
+//! allocation.
+
+use frazil::window::decode::TupleDecoder;
+use frazil::window::relation::PgType;
+use frazil::window::render::render;
+use frazil::window::wire::{CopyTuple, Framing, WalTuple, has_unchanged};
+use proptest::prelude::*;
+
+use super::oracle::column;
+
+fn every_type() -> Vec<PgType> {
+    let scalars = vec![
+        PgType::Bool,
+        PgType::Int2,
+        PgType::Int4,
+        PgType::Int8,
+        PgType::Oid,
+        PgType::Xid8,
+        PgType::Float4,
+        PgType::Float8,
+        PgType::Numeric { precision: 38, scale: 0 },
+        PgType::Numeric { precision: 5, scale: 5 },
+        PgType::Numeric { precision: 38, scale: 38 },
+        PgType::NumericText,
+        PgType::Text,
+        PgType::Jsonb,
+        PgType::Bytea,
+        PgType::Date,
+        PgType::Time,
+        PgType::TimeTz,
+        PgType::Timestamp,
+        PgType::TimestampTz,
+        PgType::Interval,
+        PgType::Uuid,
+        PgType::Opaque,
+    ];
+    let arrays = scalars.iter().map(|t| PgType::Array(Box::new(t.clone()))).collect::<Vec<_>>();
+    scalars.into_iter().chain(arrays).collect()
+}
+
+/// One field as a tuple of its own.
+fn decode<F: Framing>(t: &PgType, tuple: &[u8]) {
+    let mut decoder = TupleDecoder::new(vec![Some(column(t))]).unwrap();
+    match decoder.decode::<F>(tuple, &mut [0]).and_then(|()| decoder.finish()) {
+        Ok(decoded) => assert_eq!(decoded.columns[0].len(), 1),
+        Err(e) => assert!(!e.code().is_empty()),
+    }
+}
+
+fn decode_every_way(value: &[u8]) {
+    let length = u32::try_from(value.len()).unwrap().to_be_bytes();
+    let field = [&length, value].concat();
+    for t in every_type() {
+        decode::<CopyTuple>(&t, &field);
+        decode::<WalTuple>(&t, &[b"b", field.as_slice()].concat());
+        decode::<WalTuple>(&t, &[b"t", field.as_slice()].concat());
+        drop(render(&t, value, &mut Vec::new()));
+    }
+}
+
+/// Bytes that look like an array's header, or a numeric's, more often than chance has it.
+fn likely() -> impl Strategy<Value = Vec<u8>> {
+    let word = prop_oneof![
+        4 => (0_u32..3).prop_map(|n| n.to_be_bytes().to_vec()),
+        1 => any::<u32>().prop_map(|n| n.to_be_bytes().to_vec()),
+        1 => Just(u32::MAX.to_be_bytes().to_vec()),
+        1 => (0_u16..10_001).prop_map(|n| n.to_be_bytes().to_vec()),
+        1 => prop::sample::select(vec![0_u16, 0x4000, 0xC000, 0xD000, 0xF000, 0x7fff])
+            .prop_map(|n| n.to_be_bytes().to_vec()),
+    ];
+    prop::collection::vec(word, 0..12).prop_map(|words| words.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn bytes(value in prop_oneof![prop::collection::vec(any::<u8>(), 0..40), likely()]) {
+        decode_every_way(&value);
+    }
+
+    #[test]
+    fn characters(value in r#"[-+0-9:. {}\[\],"\\abceinfxytdomsrNUL=]{0,30}"#) {
+        decode_every_way(value.as_bytes());
+    }
+
+    #[test]
+    fn tuples(tuple in prop::collection::vec(any::<u8>(), 0..40), at in any::<u32>()) {
+        for at in [at, at % 40] {
+            drop(has_unchanged(&tuple, at, 9));
+            drop(CopyTuple::next(&tuple, &mut at.clone()));
+            drop(WalTuple::next(&tuple, &mut at.clone()));
+        }
+    }
+}

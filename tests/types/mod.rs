@@ -1,0 +1,8 @@
+//! Values: what Postgres sends and what stands in the Arrow column. Postgres is the oracle.
+
+mod decoder;
+mod extremes;
+mod garbage;
+mod oracle;
+mod postgres;
+mod random;
