@@ -188,7 +188,6 @@ impl Flow {
 
     /// P has moved: now, and only now, the server may forget what lies before it.
     async fn acknowledge(&mut self, done: Committed) -> Result<()> {
-        self.committing = None;
         self.progress.commit(done.committed_lsn)?;
         self.tables.saved(&done.tables);
         self.idle.committed = Instant::now();
@@ -215,6 +214,9 @@ impl Flow {
             self.idle.lsn = self.idle.lsn.max(wal_end);
             let lag = wal_end.bytes_since(self.progress.committed_lsn());
             let asked = self.until.is_some_and(|until| wal_end >= until);
+            if asked {
+                self.window.hurry();
+            }
             let old = lag > 0 && self.idle.committed.elapsed() >= IDLE_POSITION_AGE;
             if self.window.is_empty() && (asked || old || lag >= IDLE_POSITION_BYTES) {
                 self.window.idle(wal_end);
@@ -271,17 +273,14 @@ impl Flow {
     }
 }
 
-/// The outcome of the lake commit under way.
+/// The outcome of the lake commit under way, which is over then. Cancel-safe.
 async fn ended(committing: &mut Option<JoinHandle<Result<Committed>>>) -> Result<Committed> {
-    match committing {
-        Some(task) => match task.await {
-            Ok(done) => done,
-            Err(panic) => {
-                Err(Error::fatal("COMMIT_TASK", "the lake commit broke off").with_source(panic))
-            }
-        },
-        None => std::future::pending().await,
-    }
+    let Some(task) = committing else { return std::future::pending().await };
+    let done = task.await;
+    *committing = None;
+    done.map_err(|panic| {
+        Error::fatal("COMMIT_TASK", "the lake commit broke off").with_source(panic)
+    })?
 }
 
 async fn grace_over(leaving: Option<Instant>) {

@@ -1,1 +1,17 @@
+//! The one test binary: one behaviour per file, one folder per area.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+#![allow(dead_code, unreachable_pub, reason = "support is written for tests to come")]
+
+mod behaviour;
+mod contract;
+mod postgres;
+mod support;
+mod tidy;
+mod types;

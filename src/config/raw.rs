@@ -182,7 +182,7 @@ fn did_you_mean(message: &str) -> Option<String> {
     let (_, rest) = message.split_once("unknown field `")?;
     let mut quoted = rest.split('`');
     let typed = quoted.next()?;
-    let known: Vec<&str> = quoted.skip(1).step_by(2).collect();
+    let known: Vec<&str> = quoted.skip(1).step_by(2).filter(|known| *known != typed).collect();
     let nearest = known
         .iter()
         .max_by(|a, b| strsim::jaro_winkler(typed, a).total_cmp(&strsim::jaro_winkler(typed, b)))?;

@@ -15,9 +15,9 @@ use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, 
 use object_store::ObjectStoreExt;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
+use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::async_writer::{AsyncArrowWriter, ParquetObjectWriter};
-use parquet::arrow::{ArrowSchemaConverter, PARQUET_FIELD_ID_META_KEY};
 use parquet::basic::{Compression, Encoding, LogicalType, Type as Physical, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
@@ -271,9 +271,4 @@ fn annotate(ty: &TypePtr, root: bool) -> parquet::errors::Result<TypePtr> {
         }
     };
     Ok(Arc::new(made))
-}
-
-/// The field id of an Arrow field that was read from a file of the lake.
-pub(crate) fn arrow_field_id(field: &Field) -> Option<i32> {
-    field.metadata().get(PARQUET_FIELD_ID_META_KEY)?.parse().ok()
 }

@@ -175,6 +175,8 @@ pub fn arrow_schema(schema: &Schema) -> Result<SchemaRef> {
 /// The crate's choice of Arrow types, made ours.
 fn plain(field: &FieldRef) -> FieldRef {
     let data_type = match field.data_type() {
+        DataType::LargeBinary => DataType::Binary,
+        DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some("UTC".into())),
         DataType::List(element) => DataType::List(plain(element)),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain).collect()),
         DataType::Map(entries, sorted) => DataType::Map(plain(entries), *sorted),

@@ -36,7 +36,10 @@ const SYSTEM_ID_KEY: &str = "frazil.system-id";
 const COMMIT_TIME_KEY: &str = "frazil.source-commit-time";
 const TRANSACTIONS_KEY: &str = "frazil.source-transactions";
 const ROWS_KEY: &str = "frazil.rows";
-const LAKE_COMMIT_KEY: &str = "frazil.lake-commit";
+
+/// Which lake commit made a snapshot; in the summaries of all tables it touched.
+pub(crate) const LAKE_COMMIT_KEY: &str = "frazil.lake-commit";
+
 const STATE_KEY: &str = "frazil.state";
 const SLOT_KEY: &str = "frazil.slot";
 const TABLES_KEY: &str = "frazil.tables";

@@ -26,7 +26,7 @@ const MERGE_BYTES: i64 = 8 << 20;
 /// One line of a manifest that is written.
 pub(crate) enum Entry {
     /// A file new to the table, and the sequence number that its rows have.
-    Added(DataFile, i64),
+    Added(Box<DataFile>, i64),
     /// A file that stays.
     Existing(ManifestEntryRef),
     /// A file that goes.
@@ -79,7 +79,7 @@ impl<'a> ManifestSink<'a> {
         };
         for entry in entries {
             match entry {
-                Entry::Added(file, sequence_number) => writer.add_file(file, sequence_number)?,
+                Entry::Added(file, sequence_number) => writer.add_file(*file, sequence_number)?,
                 Entry::Existing(entry) => writer.add_existing_file(
                     entry.data_file.clone(),
                     entry.snapshot_id.unwrap_or(self.snapshot_id),
@@ -277,6 +277,6 @@ impl Standing {
         let sequence_number = old.sequence_number.unwrap_or(0);
         self.removed.push(old.data_file.clone());
         self.data.push(Entry::Deleted(old));
-        self.data.push(Entry::Added(new.clone(), sequence_number));
+        self.data.push(Entry::Added(Box::new(new.clone()), sequence_number));
     }
 }

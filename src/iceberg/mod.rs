@@ -16,6 +16,8 @@ pub mod data_files;
 pub mod lake;
 pub mod layout;
 pub mod ledger;
+mod live_rows;
+mod locate;
 mod manifests;
 pub mod read;
 pub mod rewrite;

@@ -5,12 +5,14 @@
 //! spec, Sequence Numbers; Scan Planning). The numbers are tied to the base: when another commit
 //! gets in between, everything is staged again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use iceberg::spec::{
-    DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, Operation, Schema, Snapshot,
-    SnapshotReference, SnapshotRetention, SnapshotSummaryCollector, Summary, TableMetadata,
+    DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, Operation, Schema, SchemaRef,
+    Snapshot, SnapshotReference, SnapshotRetention, SnapshotSummaryCollector, Summary,
+    TableMetadata,
 };
 use iceberg::table::Table;
 use iceberg::{TableIdent, TableRequirement, TableUpdate};
@@ -109,9 +111,12 @@ impl RowDelta {
         check_writable(table)?;
         let metadata = table.metadata();
         let mut updates = self.table_updates();
-        let schema = evolved(table, &updates)?;
+        let schema = match &self.schema {
+            Some(schema) => with_next_id(metadata, schema)?,
+            None => metadata.current_schema().clone(),
+        };
         let snapshot_id = new_snapshot_id(metadata);
-        let mut sink = ManifestSink::new(table, schema.current_schema().clone(), snapshot_id);
+        let mut sink = ManifestSink::new(table, schema.clone(), snapshot_id);
 
         let standing = self.standing(table).await?;
         let summary = self.summarize(metadata, &standing.removed);
@@ -132,7 +137,7 @@ impl RowDelta {
             .with_timestamp_ms(next_timestamp_ms(metadata))
             .with_manifest_list(list)
             .with_summary(summary)
-            .with_schema_id(schema.current_schema_id())
+            .with_schema_id(schema.schema_id())
             .build();
         updates.push(TableUpdate::AddSnapshot { snapshot });
         updates.push(main_branch(snapshot_id));
@@ -202,7 +207,7 @@ impl RowDelta {
         mut deletes: Vec<Entry>,
     ) -> (Vec<Entry>, Vec<Entry>) {
         for (sequence_number, segment) in (base + 1..).zip(&self.segments) {
-            let added = |f: &DataFile| Entry::Added(f.clone(), sequence_number);
+            let added = |f: &DataFile| Entry::Added(Box::new(f.clone()), sequence_number);
             data.extend(segment.data.iter().map(added));
             deletes.extend(segment.deletes.iter().map(added));
         }
@@ -284,12 +289,19 @@ fn check_writable(table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// The metadata after `updates`, for the ids that the builder gives to a new schema.
-fn evolved(table: &Table, updates: &[TableUpdate]) -> Result<TableMetadata> {
-    if updates.is_empty() {
-        return Ok(table.metadata().clone());
+/// `schema` under the id that the table's metadata will give it: an equal schema's, or a new one.
+fn with_next_id(metadata: &TableMetadata, schema: &Schema) -> Result<SchemaRef> {
+    let same = |known: &&SchemaRef| {
+        known.as_struct() == schema.as_struct()
+            && known.identifier_field_ids().collect::<HashSet<_>>()
+                == schema.identifier_field_ids().collect::<HashSet<_>>()
+    };
+    if let Some(known) = metadata.schemas_iter().find(same) {
+        return Ok(known.clone());
     }
-    Ok(build(table.metadata().clone(), None, updates)?.0)
+    let id = metadata.schemas_iter().map(|s| s.schema_id() + 1).max().unwrap_or(0);
+    let schema = schema.clone().into_builder().with_schema_id(id).build();
+    schema.map(Arc::new).map_err(|e| lake_error("the lake's schema", e))
 }
 
 fn build(

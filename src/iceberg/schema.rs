@@ -79,7 +79,7 @@ fn list_type(attnum: i16, element: &PgType) -> Type {
 
 fn interval_type(attnum: i16) -> Type {
     let field = |k, name: &str, primitive| -> NestedFieldRef {
-        NestedField::required(nested_id(attnum, k), name, Type::Primitive(primitive)).into()
+        NestedField::optional(nested_id(attnum, k), name, Type::Primitive(primitive)).into()
     };
     Type::Struct(StructType::new(vec![
         field(1, "months", PrimitiveType::Int),

@@ -2,7 +2,6 @@
 
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::quote::{identifier, qualified};
-use crate::window::relation::PgType;
 
 /// Pages (of 8 KiB) in one range: 256 MiB of heap, so that two workers share a large table evenly.
 const RANGE_PAGES: u64 = 32_768;
@@ -43,6 +42,12 @@ fn has_pages(table: &SourceTable) -> bool {
     table.kind != 'p'
 }
 
+/// A value's text as its type's output function gives it, which a cast to text is not always (inet);
+/// `IS NULL` would call a row of NULLs NULL.
+fn as_text(name: &str) -> String {
+    format!("CASE num_nulls({name}) WHEN 0 THEN format('%s', {name}) END")
+}
+
 type PageRange = Option<(u64, Option<u64>)>;
 
 /// Ranges over `pages`; the last is open at its end, for the table has grown since it was counted.
@@ -66,7 +71,7 @@ fn statement(table: &SourceTable, range: PageRange) -> String {
         .iter()
         .map(|column| {
             let name = identifier(&column.name);
-            if matches!(column.pg_type, PgType::Opaque) { format!("{name}::text") } else { name }
+            if column.pg_type.has_binary_form() { name } else { as_text(&name) }
         })
         .collect();
     let mut conditions: Vec<String> = Vec::new();

@@ -73,7 +73,8 @@ pub(super) async fn write_open_rows(job: &Job, data: &mut DataWriter) -> Result<
     let files = job.past.data_files(job).await?;
     let keys = decode_keys(job)?;
     let ids = job.outcome.relation.key_field_ids();
-    let places = read::locate(&job.lake.storage, &files, &ids, &keys).await?;
+    let places =
+        read::locate(&job.lake.storage, &job.target.raw.schema, &files, &ids, &keys).await?;
     let mut by_file: BTreeMap<usize, Vec<(u64, &OpenRow)>> = BTreeMap::new();
     for (row, place) in open.iter().zip(places) {
         let place = place.ok_or_else(|| missing_row(job))?;

@@ -66,6 +66,22 @@ pub async fn load_relations(
 ) -> Result<Vec<SourceTable>> {
     let version = server_version(client).await?;
     let published = published(client, version, publications, oids).await?;
+    assemble(client, version, &published).await
+}
+
+/// The tables `oids` as they would be published without a column list or row filter: for looking
+/// at them before there is a publication.
+pub async fn load_unpublished(client: &Client, oids: &[u32]) -> Result<Vec<SourceTable>> {
+    let version = server_version(client).await?;
+    let published = oids.iter().map(|oid| (*oid, Published::default())).collect();
+    assemble(client, version, &published).await
+}
+
+async fn assemble(
+    client: &Client,
+    version: u32,
+    published: &HashMap<u32, Published>,
+) -> Result<Vec<SourceTable>> {
     let oids: Vec<u32> = published.keys().copied().collect();
     let classes = client.query(CLASSES, &[&oids]).await.map_err(from_sql)?;
     let attributes = client.query(&attributes_sql(version), &[&oids]).await.map_err(from_sql)?;

@@ -127,8 +127,10 @@ impl Source {
     pub fn parse_in(dsn: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let (rest, own) = Own::take(dsn)?;
         let config: Config = rest.parse().map_err(|e: tokio_postgres::Error| {
-            // The inner error names the option, the outer one only says "invalid".
+            // The inner error names the option, the outer one only says "invalid". After a `?` in
+            // a password that is not percent-encoded, the rest of it would be taken for an option.
             let why = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
+            let why = if why.contains('@') { "is a character not percent-encoded?" } else { &why };
             bad(format!("the DSN cannot be read: {why}"))
         })?;
         let user = config.get_user().map(str::to_owned).or_else(|| env("PGUSER"));
@@ -158,6 +160,12 @@ impl Source {
             options: config.get_options().map(str::to_owned),
             password: password.map(SecretString::from),
         })
+    }
+
+    /// Patience for wire and login together: every address may take its time, then the login too.
+    pub(super) fn login_timeout(&self) -> Duration {
+        let times = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX).saturating_add(1);
+        self.connect_timeout.saturating_mul(times)
     }
 
     /// The password, where there is one.
@@ -233,7 +241,11 @@ impl Own {
     }
 
     fn take_url(&mut self, dsn: &str) -> Result<String> {
-        let Some((base, query)) = dsn.split_once('?') else { return Ok(dsn.to_owned()) };
+        // A password may have a `?` in it: what stands before the `@` is not looked at.
+        let credentials = dsn.find('@').unwrap_or(0);
+        let (before, after) = dsn.split_at_checked(credentials).unwrap_or(("", dsn));
+        let Some((place, query)) = after.split_once('?') else { return Ok(dsn.to_owned()) };
+        let base = format!("{before}{place}");
         let mut rest = Vec::new();
         for part in query.split('&').filter(|part| !part.is_empty()) {
             let mut pairs = url::form_urlencoded::parse(part.as_bytes());
@@ -242,7 +254,7 @@ impl Own {
                 rest.push(part);
             }
         }
-        Ok(if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) })
+        Ok(if rest.is_empty() { base } else { format!("{base}?{}", rest.join("&")) })
     }
 
     fn take_pairs(&mut self, dsn: &str) -> Result<String> {

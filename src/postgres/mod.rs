@@ -3,9 +3,12 @@
 //! - [`dsn`], [`sql`], [`session`]: where the source is, and the two kinds of connection to it.
 //! - [`stream`], [`pgoutput`]: START_REPLICATION's bytes, and what they say.
 //! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has.
+//! - [`check`]: whether all that is fit to be replicated.
 //! - [`server_error`]: what Postgres's errors mean for frazil.
 
 pub mod catalog;
+pub mod check;
+mod check_tables;
 pub mod dsn;
 pub mod pg_types;
 pub mod pgoutput;

@@ -36,6 +36,11 @@ pub(super) const PINNED: [(&str, &str); 10] = [
     ("search_path", ""),
 ];
 
+/// Pinned too, where the server has it (14 and later); at start-up 13 would refuse it.
+pub(super) const NO_IDLE_TIMEOUT: &str = "\
+    SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
+    WHERE name = 'idle_session_timeout'";
+
 /// Answers outside the stream are small; a longer message is no Postgres.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -89,9 +94,7 @@ impl Session {
             session.start(source, purpose).await?;
             Ok(session)
         };
-        // Twice: once for the wire, which Socket::open minds itself, once for the login.
-        let patience = source.connect_timeout.saturating_mul(2);
-        timeout(patience, connecting).await.map_err(|_| {
+        timeout(source.login_timeout(), connecting).await.map_err(|_| {
             Error::transient("CONNECTION", "Postgres did not finish the login in time")
         })?
     }
@@ -202,10 +205,11 @@ impl Session {
             match self.receive().await? {
                 (b'S', body) => self.parameter(&body),
                 (b'E', body) => return Err(ServerError::parse(&body).into()),
-                (b'Z', _) => return Ok(()),
+                (b'Z', _) => break,
                 _ => {}
             }
         }
+        self.query(NO_IDLE_TIMEOUT).await.map(|_| ())
     }
 
     /// ParameterStatus: only the version is of interest, `15.18 (Debian ...)` or `18beta1`.

@@ -90,6 +90,11 @@ impl Socket {
         matches!(self.wire, Wire::Tls(_))
     }
 
+    /// Whether pauses between reads can pay: not on a Unix socket, which holds some 40 KiB.
+    pub(super) fn likes_pauses(&self) -> bool {
+        !matches!(self.wire, Wire::Unix(_))
+    }
+
     /// Whether a password may be sent as it is: TLS, a Unix socket or this machine.
     pub(super) fn is_private(&self) -> bool {
         self.private

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::error::{Error, Result};
 use crate::postgres::dsn::Source;
 use crate::postgres::server_error::from_sql;
-use crate::postgres::session::PINNED;
+use crate::postgres::session::{NO_IDLE_TIMEOUT, PINNED};
 use crate::postgres::socket::Socket;
 
 /// Opens a SQL connection with the pinned settings and runs it in a task of its own, which ends
@@ -24,7 +24,10 @@ pub async fn connect_sql(source: &Source, purpose: &str) -> Result<Client> {
     let connecting = async {
         let socket = Socket::open(source).await?;
         let tls = socket.is_tls();
-        if tls { open_tls(config, socket).await } else { open_plain(config, socket).await }
+        let client =
+            if tls { open_tls(config, socket).await } else { open_plain(config, socket).await }?;
+        client.batch_execute(NO_IDLE_TIMEOUT).await.map_err(from_sql)?;
+        Ok(client)
     };
     let patience = source.connect_timeout.saturating_mul(2);
     tokio::time::timeout(patience, connecting)

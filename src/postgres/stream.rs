@@ -8,6 +8,7 @@
 use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -164,8 +165,9 @@ fn notice(bytes: &[u8]) {
     tracing::warn!(sqlstate = notice.sqlstate, severity = notice.severity, "{}", notice.message);
 }
 
-/// Room that [`ReplicationStream::read`] makes when less than [`ROOM_MIN`] is left, in bytes.
-const ROOM: usize = 1 << 20;
+/// Bytes of room that [`ReplicationStream::read`] makes where less than `ROOM_MIN` is left, and about
+/// what one call brings at most.
+pub const ROOM: usize = 1 << 20;
 const ROOM_MIN: usize = 64 << 10;
 
 /// A running START_REPLICATION.
@@ -178,7 +180,8 @@ pub struct ReplicationStream {
 
 impl ReplicationStream {
     pub(super) fn new(socket: Socket, wal_sender_timeout: Duration) -> Self {
-        Self { socket, pace: Pace::new(), status_interval: interval(wal_sender_timeout) }
+        let pace = Pace::new(socket.likes_pauses());
+        Self { socket, pace, status_interval: interval(wal_sender_timeout) }
     }
 
     /// How often a status update is due: a third of the server's patience, 10 s at most.
@@ -187,22 +190,29 @@ impl ReplicationStream {
     }
 
     /// Appends what the server sent to `into` and says how many bytes that were, at least 1; the
-    /// end of the connection is an error. Cancel-safe: what was read stands in `into`.
+    /// end of the connection is an error. Takes all that has arrived, up to about [`ROOM`], since
+    /// TLS hands out no more than a record at a time. Cancel-safe: what was read stands in `into`.
     pub async fn read(&mut self, into: &mut Vec<u8>) -> Result<usize> {
         if let Some(until) = self.pace.until {
             sleep_until(until).await;
             self.pace.until = None;
         }
-        if into.capacity() - into.len() < ROOM_MIN {
-            into.reserve(ROOM);
-        }
+        make_room(into);
         let asked = Instant::now();
-        let room = into.capacity() - into.len();
-        let got = self.socket.read_buf(into).await.map_err(lost)?;
+        let mut got = self.socket.read_buf(into).await.map_err(lost)?;
         if got == 0 {
             return Err(Error::transient("CONNECTION", "Postgres closed the replication stream"));
         }
-        self.pace.note(got, room, asked.elapsed());
+        let waited = asked.elapsed();
+        while got < ROOM {
+            make_room(into);
+            // An end or an error shows itself again at the next read.
+            match self.socket.read_buf(into).now_or_never() {
+                Some(Ok(more)) if more > 0 => got += more,
+                _ => break,
+            }
+        }
+        self.pace.note(got, waited);
         Ok(got)
     }
 
@@ -247,6 +257,12 @@ impl ReplicationStream {
     }
 }
 
+fn make_room(into: &mut Vec<u8>) {
+    if into.capacity() - into.len() < ROOM_MIN {
+        into.reserve(ROOM);
+    }
+}
+
 fn status(received: Lsn, acknowledged: Lsn, reply: bool) -> [u8; 39] {
     // Type byte, length (38 after the type byte), 'r', three positions, clock, reply.
     let mut bytes = [0; 39];
@@ -284,37 +300,82 @@ fn interval(wal_sender_timeout: Duration) -> Duration {
 /// The walsender makes one send() per change. While the reader is quick each becomes a packet of
 /// its own; while it stays away the kernel joins them, and both sides need a fraction of the CPU
 /// (measured: `facts/hotpath.md`, 20 ms halves the time of the whole stream). So after a read that
-/// came at once but did not fill the room, the next one waits. A read that had to wait for its
+/// came at once but brought less than [`ROOM`], the next one waits. A read that had to wait for its
 /// bytes means that we are level with the server: no pause then, so an idle table's change is seen
 /// immediately.
+///
+/// How long a pause pays depends on the wire (TLS brings less per pause) and on how far the kernel
+/// has opened its window: a long pause too early keeps the window small, and then throttles the
+/// stream. So the pause climbs: from one [`EPOCH`] to the next it grows while the rate holds, and
+/// shrinks while that brings more. A Unix socket holds so little that any pause slows it down.
 #[derive(Debug)]
 struct Pace {
+    /// Pauses pay on this wire.
+    pays: bool,
     until: Option<Instant>,
-    pause: Duration,
+    /// Index into [`PAUSES_MS`].
+    step: usize,
+    longer: bool,
+    /// Since when we have been behind without a break, at most one epoch.
+    since: Option<Instant>,
+    bytes: usize,
+    /// Bytes per millisecond in the last epoch.
+    rate: usize,
 }
 
-const PAUSE_MIN: Duration = Duration::from_millis(10);
-const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// A read that came sooner than this found its bytes waiting.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// Below this much after a pause the server is slow, above it a longer pause pays.
-const LITTLE: usize = 64 << 10;
+const PAUSES_MS: [u64; 6] = [1, 2, 5, 10, 15, 20];
+/// Time after which the pause is thought over.
+const EPOCH: Duration = Duration::from_millis(100);
 
 impl Pace {
-    fn new() -> Self {
-        Self { until: None, pause: PAUSE_MIN }
+    fn new(pays: bool) -> Self {
+        Self { pays, until: None, step: 0, longer: true, since: None, bytes: 0, rate: 0 }
     }
 
-    fn note(&mut self, got: usize, room: usize, waited: Duration) {
-        if waited >= AT_ONCE || got >= room {
+    fn pause(&self) -> Duration {
+        Duration::from_millis(PAUSES_MS.get(self.step).copied().unwrap_or_default())
+    }
+
+    fn note(&mut self, got: usize, waited: Duration) {
+        if !self.pays {
             return;
         }
-        let step = Duration::from_millis(2);
-        self.pause = match got {
-            0..LITTLE => self.pause.saturating_sub(step).max(PAUSE_MIN),
-            _ => (self.pause + step).min(PAUSE_MAX),
+        if waited >= AT_ONCE {
+            self.since = None;
+            return;
+        }
+        let now = Instant::now();
+        let since = *self.since.get_or_insert_with(|| {
+            self.bytes = 0;
+            now
+        });
+        self.bytes += got;
+        let elapsed = now - since;
+        if elapsed >= EPOCH {
+            let elapsed_ms = usize::try_from(elapsed.as_millis()).unwrap_or(usize::MAX);
+            self.climb(self.bytes / elapsed_ms.max(1));
+            self.since = None;
+        }
+        self.until = (got < ROOM).then(|| now + self.pause());
+    }
+
+    /// Ties go to the longer pause, which costs both sides less.
+    fn climb(&mut self, rate: usize) {
+        let last = std::mem::replace(&mut self.rate, rate);
+        let goes_on = if self.longer { rate * 10 >= last * 9 } else { rate * 10 >= last * 11 };
+        if !goes_on {
+            self.longer = !self.longer;
+        }
+        self.step = match (self.longer, self.step) {
+            (true, step) => (step + 1).min(PAUSES_MS.len() - 1),
+            (false, 0) => {
+                self.longer = true;
+                0
+            }
+            (false, step) => step - 1,
         };
-        self.until = Some(Instant::now() + self.pause);
     }
 }
 
@@ -392,12 +453,30 @@ mod tests {
 
     #[test]
     fn the_pace_rests_only_while_behind() {
-        let mut pace = Pace::new();
-        pace.note(100, ROOM, Duration::from_millis(50));
+        let mut pace = Pace::new(true);
+        pace.note(100, Duration::from_millis(50));
         assert!(pace.until.is_none(), "an idle stream's first short read");
-        pace.note(ROOM, ROOM, Duration::ZERO);
+        pace.note(ROOM, Duration::ZERO);
         assert!(pace.until.is_none(), "a full read");
-        pace.note(100, ROOM, Duration::ZERO);
+        pace.note(100, Duration::ZERO);
         assert!(pace.until.is_some());
+        let mut never = Pace::new(false);
+        never.note(100, Duration::ZERO);
+        assert!(never.until.is_none());
+    }
+
+    #[test]
+    fn the_pause_grows_while_the_rate_holds() {
+        let mut pace = Pace::new(true);
+        for _ in 0..10 {
+            pace.climb(1_000);
+        }
+        assert_eq!(pace.pause(), Duration::from_millis(20));
+        pace.climb(500);
+        assert_eq!(pace.pause(), Duration::from_millis(15), "the rate fell");
+        pace.climb(800);
+        assert_eq!(pace.pause(), Duration::from_millis(10), "shorter was better");
+        pace.climb(800);
+        assert_eq!(pace.pause(), Duration::from_millis(15), "no better: longer again");
     }
 }

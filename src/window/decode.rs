@@ -54,8 +54,7 @@ pub struct RawValue {
 pub struct Decoded {
     /// One array for each column that isn't skipped, in wire order.
     pub columns: Vec<ArrayRef>,
-    /// Values that don't stand in their arrays; by row and column within each call of
-    /// [`TupleDecoder::decode`] and each block of rows.
+    /// Values that don't stand in their arrays: by block of rows, then column, then row.
     pub raw: Vec<RawValue>,
     /// Rows of each array.
     pub rows: usize,
@@ -229,11 +228,11 @@ pub fn arrow_type(t: &PgType) -> DataType {
         PgType::NumericText | PgType::Text | PgType::Jsonb | PgType::TimeTz | PgType::Opaque => {
             DataType::Utf8
         }
-        PgType::Bytea => DataType::LargeBinary,
+        PgType::Bytea => DataType::Binary,
         PgType::Date => DataType::Date32,
         PgType::Time => DataType::Time64(TimeUnit::Microsecond),
         PgType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
-        PgType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
+        PgType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         PgType::Interval => DataType::Struct(
             vec![
                 ArrowField::new("months", DataType::Int32, true),

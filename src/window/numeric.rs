@@ -237,6 +237,8 @@ mod tests {
         assert_eq!(decimal(&v, 6, 2).unwrap(), None, "too many digits before the point");
         assert_eq!(decimal(&v, 9, 1).unwrap(), None, "too many digits after the point");
         assert_eq!(decimal(&binary(0, 0, 0, &[]), 1, 0).unwrap(), Some(0));
+        assert_eq!(decimal(&binary(0, 0, 0, &[999]), 3, 0).unwrap(), Some(999));
+        assert_eq!(decimal(&binary(0, 0, 0, &[1000]), 3, 0).unwrap(), None);
         assert_eq!(decimal(&binary(-2, 0, 5, &[1000]), 5, 5).unwrap(), Some(1));
     }
 

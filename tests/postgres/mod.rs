@@ -2,7 +2,9 @@
 
 mod acknowledge;
 mod catalog;
+mod check;
 mod garbage;
+mod large_reads;
 mod login;
 mod same_events;
 mod server;

@@ -72,7 +72,7 @@ async fn the_independent_client_sees_the_same() {
         }
     }
     drop(theirs_client);
-    assert!(ours.len() > 1_000 && commits.len() >= 4, "{} {}", ours.len(), commits.len());
+    assert!(ours.len() > 1_000 && commits.len() >= 2, "{} {}", ours.len(), commits.len());
     assert_eq!(commits, their_commits);
     assert!(ours == theirs, "{} of ours, {} of theirs", ours.len(), theirs.len());
     for slot in ["same_ours", "same_theirs"] {

@@ -173,6 +173,9 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- tail of `{}` ---\n{}", self.name, tail(&self.stderr(), 40));
+        }
     }
 }
 
@@ -245,6 +248,12 @@ fn peak_rss(pid: u32) -> Option<u64> {
 
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_binary_is_run_to_its_end() {
+        let ended = Frazil::new(["--version"]).finish().succeeded();
+        assert_eq!(ended.name, "frazil --version");
+    }
 
     #[test]
     fn our_own_peak_is_measured() {

@@ -220,7 +220,7 @@ fn newest_bin_dir() -> PathBuf {
 /// A fresh cluster made once per machine and server version, to be copied.
 fn template(bin_dir: &Path) -> PathBuf {
     let version = output_of(Command::new(bin_dir.join("postgres")).arg("--version"));
-    let version: String = version.chars().filter(|c| c.is_ascii_digit() || *c == '.').collect();
+    let version = version.split_whitespace().nth(2).expect("postgres (PostgreSQL) 15.18 ...");
     let user = fs::metadata("/proc/self").unwrap().uid();
     let ready = std::env::temp_dir().join(format!("frazil-template-{user}-{version}"));
     if !ready.exists() {

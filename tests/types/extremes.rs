@@ -160,7 +160,11 @@ fn texts() -> Vec<Expected> {
         exact("char(6)", PgType::Text, &["", "ab", "  x"]),
         exact("name", PgType::Text, &["", "a b"]),
         exact("\"char\"", PgType::Text, &["", "x"]),
-        exact("xml", PgType::Text, &["<a b='c'> </a>"]),
+        exact(
+            "xml",
+            PgType::Text,
+            &["<a b='c'> </a>", "<?xml version='1.1' encoding='UTF-8' standalone='yes'?><é/>"],
+        ),
         exact("mood", PgType::Text, &["sad", "so, \"so\"", ""]),
         exact("json", PgType::Text, &["{\"b\": 1,  \"a\":2, \"b\":null}", " [ ] "]),
         exact(

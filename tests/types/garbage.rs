@@ -9,7 +9,8 @@ use proptest::prelude::*;
 
 use super::oracle::column;
 
-fn every_type() -> Vec<PgType> {
+/// Every type, and an array of each.
+pub(crate) fn every_type() -> Vec<PgType> {
     let scalars = vec![
         PgType::Bool,
         PgType::Int2,

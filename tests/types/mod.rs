@@ -3,6 +3,7 @@
 mod decoder;
 mod extremes;
 mod garbage;
+mod lake_types;
 mod oracle;
 mod postgres;
 mod random;

@@ -216,3 +216,48 @@ fn catalog_error(path: &Path, error: rusqlite::Error) -> Error {
     };
     made.with_source(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &str, old: Option<&str>, new: &str) -> Move {
+        Move { ident: table_ident("app", name), old: old.map(Into::into), new: new.into() }
+    }
+
+    #[tokio::test]
+    async fn one_pointer_elsewhere_moves_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = CatalogDb::open(&folder.path().join("catalog.db")).unwrap();
+        let born = vec![one("a", None, "a0"), one("b", None, "b0")];
+        assert_eq!(db.swap(born).await.unwrap(), Swap::Done);
+        let late = vec![one("a", Some("a0"), "a1"), one("b", Some("bX"), "b1")];
+        assert_eq!(db.swap(late).await.unwrap(), Swap::Conflict);
+        let twice = vec![one("a", Some("a0"), "a1"), one("b", None, "b1")];
+        assert_eq!(db.swap(twice).await.unwrap(), Swap::Conflict);
+        let idents = ["a", "b"].map(|n| table_ident("app", n)).into();
+        let found = db.locations(idents).await.unwrap();
+        assert_eq!(found, [Some("a0".to_owned()), Some("b0".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn a_failed_commit_is_an_error_and_moves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = CatalogDb::open(&folder.path().join("catalog.db")).unwrap();
+        db.swap(vec![one("a", None, "a0")]).await.unwrap();
+        // A deferred constraint is checked by COMMIT, so it is COMMIT that fails.
+        let refuse = |connection: &mut Connection| {
+            connection.execute_batch(
+                "PRAGMA foreign_keys = ON; CREATE TABLE parent (id INTEGER PRIMARY KEY);
+                 CREATE TABLE child (id REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);
+                 CREATE TRIGGER late AFTER UPDATE ON iceberg_tables
+                 BEGIN INSERT INTO child VALUES (1); END;",
+            )
+        };
+        db.run(refuse).await.unwrap();
+        let error = db.swap(vec![one("a", Some("a0"), "a1")]).await.unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::Transient);
+        let found = db.locations(vec![table_ident("app", "a")]).await.unwrap();
+        assert_eq!(found, [Some("a0".to_owned())]);
+    }
+}

@@ -23,7 +23,8 @@ use crate::error::{Error, Result};
 use crate::iceberg::committer::catalog_db::{CatalogDb, Move, Swap};
 use crate::iceberg::committer::{Committer, LakeCommit, TableChange};
 use crate::iceberg::ledger::{
-    LEDGER_SNAPSHOTS_MAX, LedgerRecord, LeftTables, check_format_version, ledger_ident, new_ledger,
+    LAKE_COMMIT_KEY, LEDGER_SNAPSHOTS_MAX, LedgerRecord, LeftTables, check_format_version,
+    ledger_ident, new_ledger,
 };
 use crate::iceberg::row_delta::{RowDelta, Staged};
 use crate::iceberg::storage::LakeStorage;
@@ -44,6 +45,7 @@ pub struct SqlCommitter {
     storage: LakeStorage,
     db: CatalogDb,
     ledger: TableIdent,
+    ledger_snapshots_max: usize,
     cache: Mutex<HashMap<TableIdent, Table>>,
     /// The lake commit that this process saw last: the fence where P alone does not move.
     seen: Mutex<Option<Uuid>>,
@@ -76,6 +78,7 @@ impl SqlCommitter {
             storage,
             db,
             ledger: ledger_ident(pipeline_id),
+            ledger_snapshots_max: LEDGER_SNAPSHOTS_MAX,
             cache: Mutex::default(),
             seen: Mutex::default(),
             one_at_a_time: tokio::sync::Mutex::default(),
@@ -165,7 +168,7 @@ impl SqlCommitter {
             }
             Swap::Done => {
                 fail::fail_point!("after_catalog_commit");
-                self.settle(lake_commit, ready).await?;
+                self.settle(lake_commit, ready).await;
                 Ok(Some(lake_commit.ledger.committed_lsn))
             }
         }
@@ -177,6 +180,7 @@ impl SqlCommitter {
         let record = ledger.map(|t| LedgerRecord::from_properties(t.metadata().properties()));
         let record = record.transpose()?;
         if record.as_ref().is_some_and(|r| r.lake_commit == lake_commit.ledger.lake_commit) {
+            self.saw(lake_commit);
             return Ok(true);
         }
         let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -244,8 +248,9 @@ impl SqlCommitter {
         };
         let mark = marks(record);
         let mut delta = change.delta.clone();
-        delta.summary.extend(mark.clone());
-        delta.properties.extend(mark);
+        delta.properties.extend(mark.clone());
+        delta.summary.extend(mark);
+        delta.summary.insert(LAKE_COMMIT_KEY.to_owned(), record.lake_commit.to_string());
         delta.stage(&table).await.map_err(|e| e.with_table(&change.ident))
     }
 
@@ -267,7 +272,7 @@ impl SqlCommitter {
                 self.build_table(self.ledger.clone(), None, metadata)?
             }
         };
-        delta.stage_keeping(&table, LEDGER_SNAPSHOTS_MAX - 1).await
+        delta.stage_keeping(&table, self.ledger_snapshots_max - 1).await
     }
 
     async fn write_metadata(&self, staged: Vec<Staged>) -> Result<Vec<Ready>> {
@@ -295,17 +300,21 @@ impl SqlCommitter {
     }
 
     /// After the catalog commit nothing may fail it any more: the cache, and what nobody needs.
-    async fn settle(&self, lake_commit: &LakeCommit, ready: Vec<Ready>) -> Result<()> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(lake_commit.ledger.lake_commit);
+    async fn settle(&self, lake_commit: &LakeCommit, ready: Vec<Ready>) {
+        self.saw(lake_commit);
         for one in ready {
             let ident = one.staged.ident.clone();
-            let table = self.build_table(ident.clone(), Some(one.location), one.metadata)?;
-            self.remember(ident, table);
+            if let Ok(table) = self.build_table(ident.clone(), Some(one.location), one.metadata) {
+                self.remember(ident, table);
+            }
             self.storage.delete_unreferenced(&one.expired).await;
             self.storage.delete_unreferenced(&one.staged.obsolete_files).await;
         }
-        Ok(())
+    }
+
+    fn saw(&self, lake_commit: &LakeCommit) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Some(lake_commit.ledger.lake_commit);
     }
 
     /// Deletes the metadata of a try that lost: nothing ever referred to it.
@@ -397,5 +406,40 @@ impl Committer for SqlCommitter {
 
     async fn tables(&self) -> Result<Vec<TableIdent>> {
         Ok(self.db.tables().await?.into_iter().map(|(ident, _)| ident).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iceberg::ledger::{PipelineState, history};
+
+    #[tokio::test]
+    async fn the_ledger_forgets_its_oldest_entries_and_their_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut committer = SqlCommitter::open(folder.path(), "p").await.unwrap();
+        committer.ledger_snapshots_max = 5;
+        for lsn in 1..=30 {
+            let ledger = LedgerRecord {
+                pipeline_id: "p".into(),
+                committed_lsn: Lsn(lsn),
+                timeline: 1,
+                system_id: "7".into(),
+                source_commit_time: None,
+                source_transactions: 0,
+                rows: Default::default(),
+                lake_commit: Uuid::now_v7(),
+                state: PipelineState::Streaming,
+                slot: "frazil".into(),
+            };
+            let base = (lsn > 1).then_some(Lsn(lsn - 1));
+            committer.commit(&LakeCommit { ledger, base, changes: vec![] }).await.unwrap();
+        }
+        let table = committer.table(&committer.ledger).await.unwrap().unwrap();
+        let kept: Vec<u64> = history(&table).iter().map(|(_, r)| r.committed_lsn.0).collect();
+        assert_eq!(kept, [30, 29, 28, 27, 26]);
+        let metadata = folder.path().join("frazil/ledger_p/metadata");
+        let files = std::fs::read_dir(metadata).unwrap().count();
+        assert_eq!(files, 5 + 1 + 10, "manifest lists, the metadata file, and those before it");
     }
 }

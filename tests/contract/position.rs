@@ -1,0 +1,44 @@
+//! P and all of its record are read back from the catalog, by whoever opens the lake next.
+
+use super::{Lake, lake_commit};
+use frazil::iceberg::ledger::{history, ledger_ident};
+
+#[tokio::test]
+async fn the_record_survives_reopening() {
+    let lake = Lake::new().await;
+    assert_eq!(lake.committer.position().await.unwrap(), None);
+    let mut first = lake_commit(None, 0x16_0000_0042, vec![]);
+    first.ledger.source_commit_time = Some("2026-11-21T10:00:00.000001Z".into());
+    first.ledger.rows.insert("app.\"t\"".into(), 3);
+    lake.committer.commit(&first).await.unwrap();
+    assert_eq!(lake.another().await.position().await.unwrap(), Some(first.ledger.clone()));
+
+    let second = lake_commit(Some(0x16_0000_0042), 0x17_0000_0000, vec![]);
+    lake.committer.commit(&second).await.unwrap();
+    let read = lake.another().await;
+    assert_eq!(read.position().await.unwrap(), Some(second.ledger.clone()));
+    let ledger = read.table(&ledger_ident("p")).await.unwrap().unwrap();
+    let records: Vec<_> = history(&ledger).into_iter().map(|(_, r)| r).collect();
+    assert_eq!(records, [second.ledger, first.ledger]);
+}
+
+#[tokio::test]
+async fn a_lake_of_a_newer_frazil_is_refused() {
+    let lake = Lake::new().await;
+    lake.commit(None, 10, vec![]).await.unwrap();
+    let table = lake.table(&ledger_ident("p")).await;
+    let location = table.metadata_location().unwrap().strip_prefix("file://").unwrap();
+    let text = std::fs::read_to_string(location).unwrap();
+    let newer = text.replace("\"frazil.format-version\":\"1\"", "\"frazil.format-version\":\"9\"");
+    assert_ne!(text, newer);
+    std::fs::write(location, newer).unwrap();
+    let error = lake.another().await.position().await.unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), ("LAKE_TOO_NEW", 78));
+}
+
+#[tokio::test]
+async fn the_position_never_goes_back() {
+    let lake = Lake::new().await;
+    lake.commit(None, 10, vec![]).await.unwrap();
+    assert_eq!(lake.commit(Some(10), 9, vec![]).await.unwrap_err().code(), "POSITION_ORDER");
+}

@@ -1,0 +1,55 @@
+//! Position deletes, which other writers and maintenance make, are read too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Schema};
+use frazil::iceberg::row_delta::SegmentFiles;
+use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat};
+use parquet::arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY};
+
+use super::{Lake, app, change, create, summary, want};
+
+fn position_deletes(location: &str, deletes: &[(&str, i64)]) -> DataFile {
+    let field = |name, ty, id: i32| {
+        let id = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string())]);
+        Field::new(name, ty, false).with_metadata(id)
+    };
+    let schema = Arc::new(Schema::new(vec![
+        field("file_path", DataType::Utf8, 2_147_483_546),
+        field("pos", DataType::Int64, 2_147_483_545),
+    ]));
+    let paths: ArrayRef = Arc::new(StringArray::from_iter_values(deletes.iter().map(|d| d.0)));
+    let rows: ArrayRef = Arc::new(Int64Array::from_iter_values(deletes.iter().map(|d| d.1)));
+    let batch = RecordBatch::try_new(schema.clone(), vec![paths, rows]).unwrap();
+    let path = location.strip_prefix("file://").unwrap();
+    let mut writer =
+        ArrowWriter::try_new(std::fs::File::create(path).unwrap(), schema, None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    DataFileBuilder::default()
+        .content(DataContentType::PositionDeletes)
+        .file_path(location.to_owned())
+        .file_format(DataFileFormat::Parquet)
+        .record_count(deletes.len() as u64)
+        .file_size_in_bytes(std::fs::metadata(path).unwrap().len())
+        .build()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn rows_at_deleted_positions_are_gone() {
+    let lake = Lake::new().await;
+    let t = app("t");
+    let one = lake.segment(&t, &[(1, "a"), (2, "b"), (3, "c")], &[]).await;
+    let two = lake.segment(&t, &[(4, "d"), (5, "e")], &[]).await;
+    let (first, second) = (one.data[0].file_path().to_owned(), two.data[0].file_path().to_owned());
+    lake.commit(None, 10, vec![create(&t, vec![one, two])]).await.unwrap();
+    let location = format!("{}/data/positions.parquet", lake.storage.table_location(&t));
+    let file = position_deletes(&location, &[(&first, 0), (&first, 2), (&second, 1)]);
+    let segment = SegmentFiles { deletes: vec![file], ..SegmentFiles::default() };
+    lake.commit(Some(10), 20, vec![change(&t, vec![segment])]).await.unwrap();
+    assert_eq!(lake.rows(&t).await, want(&[(2, "b"), (4, "d")]));
+    assert_eq!(summary(&lake.table(&t).await, "total-position-deletes"), 3);
+}

@@ -1,0 +1,101 @@
+//! Schema and data change in the same lake commit; ids follow the column, not its name.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, StringArray};
+use frazil::iceberg::data_files::{ColumnHints, FileContent, FileWriter};
+use frazil::iceberg::layout::Layout;
+use frazil::iceberg::read::LiveRows;
+use frazil::iceberg::row_delta::{RowDelta, SegmentFiles};
+use frazil::iceberg::schema::{RAW_COLUMN, evolve, table_schema};
+use frazil::window::relation::PgType;
+
+use super::{Lake, app, change, column, create, relation};
+
+#[tokio::test]
+async fn a_column_is_added_with_the_rows_that_use_it() {
+    let lake = Lake::new().await;
+    let t = app("t");
+    let one = lake.segment(&t, &[(1, "a")], &[]).await;
+    lake.commit(None, 10, vec![create(&t, vec![one])]).await.unwrap();
+
+    let mut later = relation("t");
+    later.columns.swap_remove(1);
+    later.columns.push(column("n", 3, PgType::Int4));
+    let current = lake.table(&t).await.metadata().current_schema().clone();
+    let schema = evolve(&current, &later, true).unwrap().unwrap();
+    let layout = Layout::new(&schema, &later).unwrap();
+    let columns: [ArrayRef; 2] =
+        [Arc::new(Int64Array::from(vec![2, 3])), Arc::new(Int32Array::from(vec![None, Some(7)]))];
+    let batch = layout.rows(&columns, &[(0, 1, "infinity".into())], 2).unwrap();
+    let location = lake.storage.table_location(&t);
+    let hints = Arc::new(ColumnHints::default());
+    let mut writer =
+        FileWriter::new(&lake.storage, &location, &schema, FileContent::Data, &hints).unwrap();
+    writer.write(&batch).await.unwrap();
+    let data = writer.close().await.unwrap().into_iter().collect();
+    let delta = RowDelta {
+        segments: vec![SegmentFiles { data, ..SegmentFiles::default() }],
+        schema: Some(schema),
+        ..RowDelta::default()
+    };
+    let mut with_schema = change(&t, vec![]);
+    with_schema.delta = delta;
+    lake.commit(Some(10), 20, vec![with_schema]).await.unwrap();
+
+    let table = lake.table(&t).await;
+    let snapshot = table.metadata().current_snapshot().unwrap();
+    assert_eq!(snapshot.schema_id(), Some(table.metadata().current_schema_id()));
+    assert_ne!(table.metadata().current_schema_id(), 0);
+    let mut live = LiveRows::open(&lake.storage, &table).await.unwrap();
+    let old = live.next().await.unwrap().unwrap();
+    let names: Vec<_> = old.schema().fields().iter().map(|f| f.name().clone()).collect();
+    assert_eq!(names, ["id", "v", "n", RAW_COLUMN]);
+    assert_eq!((old.column(1).null_count(), old.column(2).null_count()), (0, 1));
+    let new = live.next().await.unwrap().unwrap();
+    assert_eq!((new.column(1).null_count(), new.column(2).null_count()), (2, 1));
+    let raw = new.column(3).as_map();
+    assert!(raw.is_valid(0) && raw.is_null(1));
+    let entry = raw.value(0);
+    let text =
+        |at: usize| entry.column(at).as_any().downcast_ref::<StringArray>().unwrap().value(0);
+    assert_eq!((text(0), text(1)), ("n", "infinity"));
+}
+
+#[test]
+fn ids_are_attnums_and_history_stays() {
+    let mut r = relation("t");
+    r.columns.push(column("ids", 5, PgType::Array(Box::new(PgType::Uuid))));
+    let schema = table_schema(&r, false).unwrap();
+    let ids: Vec<i32> = schema.as_struct().fields().iter().map(|f| f.id).collect();
+    assert_eq!(ids, [1, 2, 5]);
+    assert_eq!(schema.highest_field_id(), 10_040);
+    assert!(schema.field_by_id(1).unwrap().required && !schema.field_by_id(2).unwrap().required);
+    assert!(evolve(&schema, &r, false).unwrap().is_none());
+
+    r.columns[1].name = "renamed".into();
+    let renamed = evolve(&schema, &r, false).unwrap().unwrap();
+    assert_eq!(renamed.field_by_id(2).unwrap().name, "renamed");
+    r.columns.remove(1);
+    assert!(evolve(&renamed, &r, false).unwrap().is_none(), "a dropped column stays");
+    r.columns.push(column("renamed", 6, PgType::Text));
+    assert_eq!(evolve(&renamed, &r, false).unwrap_err().code(), "SCHEMA_CHANGED");
+}
+
+#[test]
+fn what_can_not_be_applied_is_refused() {
+    let schema = table_schema(&relation("t"), false).unwrap();
+    let mut r = relation("t");
+    r.columns[1].pg_type = PgType::Int4;
+    assert_eq!(evolve(&schema, &r, false).unwrap_err().code(), "SCHEMA_CHANGED");
+    let mut r = relation("t");
+    r.key = vec![1];
+    assert_eq!(evolve(&schema, &r, false).unwrap_err().code(), "SCHEMA_CHANGED");
+    let mut r = relation("t");
+    r.columns[0].pg_type = PgType::Float8;
+    assert_eq!(table_schema(&r, false).unwrap_err().code(), "KEY_TYPE");
+    let mut r = relation("t");
+    r.columns[1].name = RAW_COLUMN.into();
+    assert_eq!(table_schema(&r, false).unwrap_err().code(), "COLUMN_NAME");
+}
