@@ -228,11 +228,11 @@ pub fn arrow_type(t: &PgType) -> DataType {
         PgType::NumericText | PgType::Text | PgType::Jsonb | PgType::TimeTz | PgType::Opaque => {
             DataType::Utf8
         }
-        PgType::Bytea => DataType::Binary,
+        PgType::Bytea => DataType::LargeBinary,
         PgType::Date => DataType::Date32,
         PgType::Time => DataType::Time64(TimeUnit::Microsecond),
         PgType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
-        PgType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        PgType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
         PgType::Interval => DataType::Struct(
             vec![
                 ArrowField::new("months", DataType::Int32, true),
