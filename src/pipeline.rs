@@ -1,14 +1,15 @@
 //! The data path, from a replication slot to committed Iceberg, top to bottom.
 //!
 //! ```text
-//!  slot ──► receive ──► window ──► fold by key ──► Arrow ──► Parquet data + delete files ──► ONE lake commit ──► acknowledge
-//!             │           │ segments of ~16 MiB        │ parallel per table                      │ P inside it      end_lsn
-//!             └── feedback runs by itself: while files are written, while one huge message arrives
+//!  slot ──► receive ──► window ──► fold by key ──► Arrow ──► Parquet data + delete files
+//!             │           │ segments of ~16 MiB        │ parallel per table      │
+//!             │                                                                  ▼
+//!             └── feedback runs by itself     acknowledge end_lsn ◄── ONE lake commit, P inside
 //! ```
 //!
-//! One window fills while the one before is written and committed. WAL is not read while there is no
-//! room for it; the server hears from us all the same. A window holds whole source transactions; one
-//! too large for memory is written in segments, all of them in the same lake commit.
+//! One window fills while the one before is written and committed. WAL is not read while there is
+//! no room for it; the server hears from us all the same. A window holds whole source transactions;
+//! one too large for memory is written in segments, all of them in the same lake commit.
 //!
 //! Follow a row: [`Flow::turn`] here, `intake.rs` (frames and folds), `write.rs` (decode, Parquet),
 //! `commit.rs` (the lake commit), and back here to [`Flow::acknowledge`].
@@ -54,8 +55,8 @@ const LEAVE_GRACE: Duration = Duration::from_secs(10);
 /// How long the server may take to end the stream.
 const FINISH_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Follows the stream from P until told to stop, or until the lake holds `until`. Errors are for the
-/// caller to judge: a transient one means "again, from P".
+/// Follows the stream from P until told to stop, or until the lake holds `until`. Errors are for
+/// the caller to judge: a transient one means "again, from P".
 pub async fn follow(
     source: &Source,
     lake: &Arc<Lake>,
@@ -205,8 +206,9 @@ impl Flow {
         self.stream.send_status(received, self.progress.acknowledge(), reply).await
     }
 
-    /// The server says where its WAL ends. With nothing open and nothing waiting, that is a position
-    /// the lake holds already; it becomes P by a ledger-only lake commit, now and then (case 10).
+    /// The server says where its WAL ends. With nothing open and nothing waiting, that is a
+    /// position the lake holds already; it becomes P by a ledger-only lake commit, now and then
+    /// (case 10).
     async fn keepalive(&mut self, wal_end: Lsn, reply: bool) -> Result<()> {
         self.stats.server_at(wal_end);
         if !self.intake.in_transaction() {
@@ -240,7 +242,8 @@ impl Flow {
         Ok(())
     }
 
-    /// The transaction that keeps us here is given up: nothing of it is visible, it comes again whole.
+    /// The transaction that keeps us here is given up: nothing of it is visible, it comes again
+    /// whole.
     fn abandon_open(&mut self) {
         self.window = self.window.next();
         self.intake.forget();
@@ -256,8 +259,8 @@ impl Flow {
         caught_up || left
     }
 
-    /// Ends the stream. A lake commit under way is waited for whatever happened: its outcome belongs
-    /// to the lake, and a restart must find it decided.
+    /// Ends the stream. A lake commit under way is waited for whatever happened: its outcome
+    /// belongs to the lake, and a restart must find it decided.
     async fn end(mut self, outcome: Result<()>) -> Result<()> {
         if self.committing.is_some() {
             let done = ended(&mut self.committing).await;

@@ -1,5 +1,5 @@
-//! `frazil run`: the initial snapshot where the lake has none, then the stream, again and again from
-//! where the lake stands, until stopped.
+//! `frazil run`: the initial snapshot where the lake has none, then the stream, again and again
+//! from where the lake stands, until stopped.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -66,7 +66,8 @@ impl Run {
     }
 }
 
-/// Runs until stopped (or caught up): a temporary trouble is tried again from where the lake stands.
+/// Runs until stopped (or caught up): a temporary trouble is tried again from where the lake
+/// stands.
 pub(crate) async fn follow(
     config: &Config,
     until_caught_up: bool,

@@ -1,9 +1,9 @@
 //! Decoded columns in wire order -> RecordBatch in lake order.
 //!
-//! The lake's Arrow schema is the `iceberg` crate's for the Iceberg schema: `LargeBinary` for binary,
-//! time zone `+00:00`, field ids in the fields' metadata. Columns that hold the same values under
-//! another name (time zone, list element field) are renamed without a copy; anything else is an
-//! error.
+//! The lake's Arrow schema is the `iceberg` crate's for the Iceberg schema: `LargeBinary` for
+//! binary, time zone `+00:00`, field ids in the fields' metadata. Columns that hold the same
+//! values under another name (time zone, list element field) are renamed without a copy; anything
+//! else is an error.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -194,7 +194,8 @@ fn encode(name: &str) -> String {
     out
 }
 
-/// Makes a folder that survives a power loss: each directory above is synced once it names a new one.
+/// Makes a folder that survives a power loss: each directory above is synced once it names a new
+/// one.
 fn make_folder(folder: &FsPath) -> std::io::Result<()> {
     if folder.is_dir() {
         return Ok(());

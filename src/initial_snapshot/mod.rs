@@ -3,7 +3,8 @@
 //! 1. The publication is made before the slot (case 24).
 //! 2. Creating the slot exports a snapshot that holds exactly the source transactions with a
 //!    commit_lsn below its consistent point L (case 130). Where the slot exists already, from an
-//!    earlier try or made by the user, a temporary slot gives snapshot and L; the stream then begins
+//!    earlier try or made by the user, a temporary slot gives snapshot and L; the stream then
+//!    begins
 //!    at L just the same.
 //! 3. Workers import the snapshot and COPY ranges of pages. A table that was rewritten since the
 //!    snapshot reads empty through it, so file nodes are compared under a lock first (case 134).
@@ -124,7 +125,8 @@ async fn publish(client: &Client, settings: &Settings) -> Result<Vec<String>> {
             .await?;
         if !keyless.is_empty() {
             for (namespace, name) in &keyless {
-                tracing::warn!(table = %format!("{namespace}.{name}"), "no key: only its inserts are followed");
+                let table = format!("{namespace}.{name}");
+                tracing::warn!(table, "no key: only its inserts are followed");
             }
             publication::create_publication(client, &append, &keyless, Publish::INSERT_ONLY, false)
                 .await?;

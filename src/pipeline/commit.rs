@@ -277,8 +277,8 @@ impl Gathered {
         Ok(TableChange { ident: ident.clone(), create: None, delta })
     }
 
-    /// Older rows get the constant of a column that was added with a default (case 91): those of the
-    /// lake, and those that this window wrote before the column was there.
+    /// Older rows get the constant of a column that was added with a default (case 91): those of
+    /// the lake, and those that this window wrote before the column was there.
     async fn backfill(
         &mut self,
         lake: &Lake,

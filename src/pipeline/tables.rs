@@ -2,8 +2,9 @@
 //! the source's catalog has them now.
 //!
 //! The stream does not tell everything (`cases.md` D): a Relation message has no attribute numbers,
-//! and a rewrite sends no rows. So what differs is looked up in the catalog, which shows the present
-//! and not the position of the stream; where the two can't be told apart, the stream stops with
+//! and a rewrite sends no rows. So what differs is looked up in the catalog, which shows the
+//! present and not the position of the stream; where the two can't be told apart, the stream stops
+//! with
 //! `SCHEMA_CHANGED` instead of guessing.
 
 use std::collections::{HashMap, HashSet};
@@ -59,8 +60,9 @@ impl SourceFacts {
             .map_err(|e| Error::fatal("FACTS", "the source table has no JSON form").with_source(e))
     }
 
-    /// Whether ALTER TABLE may have rewritten the table since: its file is another one, and a column
-    /// was added or altered. VACUUM FULL, CLUSTER and TRUNCATE change the file but no column.
+    /// Whether ALTER TABLE may have rewritten the table since: its file is another one, and a
+    /// column was added or altered. VACUUM FULL, CLUSTER and TRUNCATE change the file but no
+    /// column.
     fn was_rewritten(&self, now: &SourceTable) -> bool {
         let known: HashSet<&str> = self.attributes.split(',').collect();
         let altered = now.attribute_xmins.split(',').any(|column| !known.contains(column));

@@ -1,6 +1,6 @@
-//! Unchanged TOAST that is not in the segment: the value stands in an earlier segment of the window,
-//! or in the lake as it is after the window before (cases 76 to 80). It is read by key, never from
-//! Postgres, and never replaced by NULL or a placeholder.
+//! Unchanged TOAST that is not in the segment: the value stands in an earlier segment of the
+//! window, or in the lake as it is after the window before (cases 76 to 80). It is read by key,
+//! never from Postgres, and never replaced by NULL or a placeholder.
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, MapArray, RecordBatch};
@@ -166,7 +166,10 @@ fn missing_row(job: &Job) -> Error {
         job.outcome.relation.display(),
         "an UPDATE left a large value unchanged, and the lake has no row with that key",
     )
-    .with_cure("the lake table is not what frazil wrote: check who else writes to it; a new initial snapshot mends it")
+    .with_cure(
+        "the lake table is not what frazil wrote: check who else writes to it; a new initial \
+         snapshot mends it",
+    )
 }
 
 fn arrow_error(error: arrow_schema::ArrowError) -> Error {

@@ -127,7 +127,8 @@ pub trait Committer: Send + Sync {
     /// The last record of the ledger; `None` before the first lake commit.
     ///
     /// # Errors
-    /// `LAKE_TOO_NEW` (config) where a newer frazil wrote it; `LAKE_IO`, `CATALOG_BUSY` (transient).
+    /// `LAKE_TOO_NEW` (config) where a newer frazil wrote it; `LAKE_IO`, `CATALOG_BUSY`
+    /// (transient).
     async fn position(&self) -> Result<Option<LedgerRecord>>;
 
     /// A table as it stands in the catalog now.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! fence (ledger's P and uuid) ─► stage all tables ─► metadata files ─► fsync ─► ONE SQL transaction
-//!        ▲                                                                          │ a pointer moved
+//!        ▲                                                                          │ a pointer
+//!        moved
 //!        └──────────────── jitter, reload, stage again ◄────────────────────────────┘
 //! ```
 
@@ -64,7 +65,8 @@ impl SqlCommitter {
     /// Opens the catalog, and makes folder, database and tables where they are missing.
     ///
     /// # Errors
-    /// `LAKE_FOLDER`, `CATALOG_FILE` (config), `CATALOG_BUSY` (transient), `CATALOG_CORRUPT` (fatal).
+    /// `LAKE_FOLDER`, `CATALOG_FILE` (config), `CATALOG_BUSY` (transient), `CATALOG_CORRUPT`
+    /// (fatal).
     pub async fn open(folder: &Path, pipeline_id: &str) -> Result<Self> {
         let folder = folder.to_owned();
         let opened = tokio::task::spawn_blocking(move || {
