@@ -141,7 +141,7 @@ impl Flow {
             match self.intake.step()? {
                 Step::Drained => return Ok(()),
                 Step::SegmentFull => {
-                    self.window.seal(&mut self.intake, &self.tables, &self.writers)
+                    self.window.seal(&mut self.intake, &self.tables, &self.writers);
                 }
                 Step::Relation(wire) => {
                     if let Some(change) = self.tables.learn(&wire, &mut self.intake).await? {

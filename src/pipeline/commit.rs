@@ -206,7 +206,7 @@ pub(crate) fn ledger_record(
         pipeline_id: lake.pipeline_id.clone(),
         committed_lsn,
         timeline: position.timeline,
-        system_id: position.system_id.to_string(),
+        system_id: position.system_id,
         source_commit_time: None,
         source_transactions: 0,
         rows: std::collections::BTreeMap::default(),

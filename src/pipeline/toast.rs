@@ -112,13 +112,13 @@ async fn complete(job: &Job, file: &DataFile, rows: &[(u64, &OpenRow)]) -> Resul
     let (storage, schema) = (&job.lake.storage, &job.target.raw.schema);
     let old = read::read_rows(storage, schema, file, &positions, &wanted).await?;
     for (column, array) in decoded.columns.iter_mut().enumerate() {
-        let lacks = |row: &&OpenRow| row.missing.binary_search(&column).is_ok();
-        if !rows.iter().any(|(_, row)| lacks(&row)) {
+        let lacks = |row: &OpenRow| row.missing.binary_search(&column).is_ok();
+        if !rows.iter().any(|(_, row)| lacks(row)) {
             continue;
         }
         let older = old.column(column);
         let pick: Vec<(usize, usize)> =
-            rows.iter().enumerate().map(|(at, (_, row))| (usize::from(lacks(&row)), at)).collect();
+            rows.iter().enumerate().map(|(at, (_, row))| (usize::from(lacks(row)), at)).collect();
         *array = interleave(&[array.as_ref(), older.as_ref()], &pick).map_err(arrow_error)?;
         take_raw(&mut decoded.raw, &old, relation, column, rows)?;
     }
