@@ -1,5 +1,5 @@
-//! `frazil run`: the initial snapshot where the lake has none, then the stream, again and again
-//! from where the lake stands, until stopped.
+//! `frazil run`: the initial snapshot where the lake has none, then the stream, again and again from
+//! where the lake stands, until stopped.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use clap::Args;
 use crate::config::{Config, InitialSnapshot, RawConfig, Scalar};
 use crate::error::{Error, Kind, Result};
 use crate::iceberg::lake::Lake;
+use crate::ops::view::Live;
 use crate::ops::{Shutdown, Stats};
 use crate::postgres::dsn::Source;
 use crate::postgres::server_error::from_sql;
@@ -42,11 +43,13 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) async fn run(self) -> Result<ExitCode> {
+    pub(crate) async fn run(self, on_terminal: bool) -> Result<ExitCode> {
         let config = self.config()?;
         let shutdown = Shutdown::on_signals()?;
         let stats = Arc::new(Stats::default());
+        let _live = Live::start(Arc::clone(&stats), on_terminal);
         follow(&config, self.until_caught_up, &shutdown, &stats).await?;
+        tracing::info!(position = %stats.view().committed_lsn, "stopped: the lake holds all before this");
         Ok(ExitCode::SUCCESS)
     }
 
@@ -66,8 +69,7 @@ impl Run {
     }
 }
 
-/// Runs until stopped (or caught up): a temporary trouble is tried again from where the lake
-/// stands.
+/// Runs until stopped (or caught up): a temporary trouble is tried again from where the lake stands.
 pub(crate) async fn follow(
     config: &Config,
     until_caught_up: bool,
