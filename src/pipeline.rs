@@ -178,7 +178,6 @@ impl Flow {
         self.window.seal(&mut self.intake, &self.tables, &self.writers);
         let next = self.window.next();
         let window = std::mem::replace(&mut self.window, next);
-        self.progress.write(window.end_lsn())?;
         self.committing = Some(tokio::spawn(commit::commit_window(
             Arc::clone(&self.lake),
             window,
@@ -190,6 +189,7 @@ impl Flow {
 
     /// P has moved: now, and only now, the server may forget what lies before it.
     async fn acknowledge(&mut self, done: Committed) -> Result<()> {
+        self.progress.write(done.committed_lsn)?;
         self.progress.commit(done.committed_lsn)?;
         self.tables.saved(&done.tables);
         self.idle.committed = Instant::now();

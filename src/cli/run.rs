@@ -89,7 +89,9 @@ pub(crate) async fn follow(
                 .await
             {
                 Ok(()) => return Ok(()),
-                Err(_) if shutdown.is_requested() => return Ok(()),
+                Err(error) if shutdown.is_requested() && error.kind() == Kind::Transient => {
+                    return Ok(());
+                }
                 Err(error) => error,
             };
         if stats.view().lake_commits > before {

@@ -57,7 +57,8 @@ pub(super) async fn connect(
         .ok_or_else(|| Error::fatal("NO_POSITION", "the lake has no position to go on from"))?;
     let committed_lsn = ledger.committed_lsn;
     let client = connect_sql(source, "stream").await?;
-    check_slot(slot::slot_info(&client, &settings.slot).await?, settings, committed_lsn)?;
+    let slot = slot::slot_info(&client, &settings.slot).await?;
+    check_slot(slot, settings, &source.database, committed_lsn)?;
     let mut session = Session::connect(source, "stream").await?;
     let identity = session.identify_system().await?;
     check_history(&mut session, &identity, &ledger).await?;
@@ -112,7 +113,12 @@ pub(super) async fn connect(
 }
 
 /// The slot must be ours to use and must not have moved past P (cases 6, 17, 18).
-fn check_slot(slot: Option<SlotInfo>, settings: &Settings, committed_lsn: Lsn) -> Result<()> {
+fn check_slot(
+    slot: Option<SlotInfo>,
+    settings: &Settings,
+    database: &str,
+    committed_lsn: Lsn,
+) -> Result<()> {
     let name = &settings.slot;
     let resync = "changes between the lake's position and now may be gone: start a new lake \
                   (frazil drop, then frazil run into an empty folder)";
@@ -127,6 +133,10 @@ fn check_slot(slot: Option<SlotInfo>, settings: &Settings, committed_lsn: Lsn) -
     if slot.plugin.as_deref() != Some("pgoutput") {
         let plugin = slot.plugin.as_deref().unwrap_or("physical replication");
         let message = format!("the slot {name} is for {plugin}, not for pgoutput");
+        return Err(Error::config("WRONG_SLOT", message).with_cure("name another one: --slot"));
+    }
+    if let Some(other) = slot.database.as_deref().filter(|other| *other != database) {
+        let message = format!("the slot {name} is for the database {other}, not {database}");
         return Err(Error::config("WRONG_SLOT", message).with_cure("name another one: --slot"));
     }
     if slot.is_lost() {

@@ -33,6 +33,9 @@ pub(crate) const FACTS_KEY: &str = "frazil.source";
 /// How often the catalog is looked at although the stream brought no Relation message.
 const CATALOG_CHECK: Duration = Duration::from_secs(30);
 
+/// How long the catalog may take to answer, well below any wal_sender_timeout in use.
+const CATALOG_PATIENCE: Duration = Duration::from_secs(15);
+
 /// The source table that a lake table is bound to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SourceFacts {
@@ -169,7 +172,7 @@ impl Tables {
     /// The table's new shape, from the Relation message and the catalog together.
     async fn reconcile(&self, state: &TableState, wire: &WireRelation) -> Result<Evolution> {
         let before = &state.facts.relation;
-        let fresh = self.load(wire.oid).await?;
+        let fresh = self.load(Some(&[wire.oid])).await?.pop();
         let relation = relation_from(before, fresh.as_ref().map(|f| &f.relation), wire)?;
         let added: Vec<&Column> =
             relation.columns.iter().filter(|c| at_attnum(before, c.attnum).is_none()).collect();
@@ -238,7 +241,7 @@ impl Tables {
         }
         self.check_due = false;
         self.checked = Instant::now();
-        let tables = catalog::load_relations(&self.client, &self.publications, None).await?;
+        let tables = self.load(None).await?;
         let now: HashMap<u32, &SourceTable> = tables.iter().map(|t| (t.relation.oid, t)).collect();
         let mut moved = Vec::new();
         for (oid, state) in self.by_oid.iter() {
@@ -261,10 +264,12 @@ impl Tables {
         Ok(())
     }
 
-    async fn load(&self, oid: u32) -> Result<Option<SourceTable>> {
-        let mut found =
-            catalog::load_relations(&self.client, &self.publications, Some(&[oid])).await?;
-        Ok(found.pop())
+    /// The source tables as they are now; in bounded time, for the loop waits.
+    async fn load(&self, oids: Option<&[u32]>) -> Result<Vec<SourceTable>> {
+        let asked = catalog::load_relations(&self.client, &self.publications, oids);
+        tokio::time::timeout(CATALOG_PATIENCE, asked).await.map_err(|_| {
+            Error::transient("CATALOG_TIMEOUT", "the source's catalog did not answer in time")
+        })?
     }
 }
 

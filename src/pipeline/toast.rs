@@ -10,14 +10,15 @@ use std::collections::BTreeMap;
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+use crate::iceberg::lake::Lake;
 use crate::iceberg::read;
 use crate::iceberg::schema::RAW_FIELD_ID;
 use crate::window::decode::{Decoded, RawValue, TupleDecoder};
-use crate::window::outcome::OpenRow;
+use crate::window::outcome::{OpenRow, Outcome};
 use crate::window::relation::{Column, Relation};
 use crate::window::wire::WalTuple;
 
-use super::write::{DataWriter, Job, Written, all_columns, key_columns};
+use super::write::{DataWriter, Job, ParquetTarget, Written, all_columns, key_columns};
 
 /// Rows completed at once, at most: each may carry a large value.
 const ROWS_MAX: usize = 4096;
@@ -36,9 +37,18 @@ pub(crate) struct Past {
 }
 
 impl Past {
-    /// The data files that may hold older rows of the table, newest first.
-    async fn data_files(&self, job: &Job) -> Result<Vec<(DataFile, i64)>> {
-        let oid = job.outcome.relation.oid;
+    /// The data files that may hold what `outcome` lacks, newest first; none where it lacks nothing.
+    /// Waits for earlier segments of the window, and for the lake commit before it.
+    pub(super) async fn data_files(
+        &self,
+        lake: &Lake,
+        target: &ParquetTarget,
+        outcome: &Outcome,
+    ) -> Result<Vec<(DataFile, i64)>> {
+        if outcome.open.is_empty() {
+            return Ok(Vec::new());
+        }
+        let oid = outcome.relation.oid;
         let mut files: Vec<(DataFile, i64)> = Vec::new();
         for segment in self.segments.iter().rev() {
             let mut segment = segment.clone();
@@ -53,7 +63,7 @@ impl Past {
         }
         let mut committed = self.committed.clone();
         committed.wait_for(|done| *done + 1 >= self.window).await.map_err(|_| gone())?;
-        if let Some(table) = job.lake.committer.table(&job.target.ident).await? {
+        if let Some(table) = lake.committer.table(&target.ident).await? {
             files.extend(read::live_data_files(&table).await?);
         }
         Ok(files)
@@ -70,11 +80,11 @@ pub(super) async fn write_open_rows(job: &Job, data: &mut DataWriter) -> Result<
     if open.is_empty() {
         return Ok(());
     }
-    let files = job.past.data_files(job).await?;
+    let files = &job.older;
     let keys = decode_keys(job)?;
     let ids = job.outcome.relation.key_field_ids();
     let places =
-        read::locate(&job.lake.storage, &job.target.raw.schema, &files, &ids, &keys).await?;
+        read::locate(&job.lake.storage, &job.target.raw.schema, files, &ids, &keys).await?;
     let mut by_file: BTreeMap<usize, Vec<(u64, &OpenRow)>> = BTreeMap::new();
     for (row, place) in open.iter().zip(places) {
         let place = place.ok_or_else(|| missing_row(job))?;

@@ -157,7 +157,7 @@ impl Writers {
         past: Past,
     ) -> Result<Written> {
         let (buf, outcomes) = self.blocking(move || segment.settle()).await??;
-        let (buf, past) = (Arc::new(buf), Arc::new(past));
+        let buf = Arc::new(buf);
         let mut tasks = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
             let oid = outcome.relation.oid;
@@ -170,7 +170,8 @@ impl Writers {
                 lake: Arc::clone(&self.lake),
                 target: Arc::clone(target),
                 buf: Arc::clone(&buf),
-                past: Arc::clone(&past),
+                // Waited for without a thread: the segments that are waited for need them.
+                older: past.data_files(&self.lake, target, &outcome).await?,
                 outcome,
             };
             let permit = self.permit().await?;
@@ -237,7 +238,8 @@ pub(super) struct Job {
     pub(super) lake: Arc<Lake>,
     pub(super) target: Arc<ParquetTarget>,
     pub(super) buf: Arc<Vec<u8>>,
-    pub(super) past: Arc<Past>,
+    /// Data files that may hold what `outcome` lacks, newest first.
+    pub(super) older: Vec<(DataFile, i64)>,
     pub(super) outcome: Outcome,
 }
 
