@@ -109,10 +109,6 @@ impl Window {
         !self.is_wanted && self.segments.is_empty()
     }
 
-    /// Where its last source transaction ends.
-    pub(crate) fn end_lsn(&self) -> Lsn {
-        self.end_lsn
-    }
 
     /// Whether it is old enough for its lake commit.
     pub(crate) fn is_due(&self, interval: Duration) -> bool {
