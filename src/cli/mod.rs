@@ -1,7 +1,14 @@
 //! The command line: one file a verb, and what they share: where the source and the lake are.
 
-mod run;
+mod check;
 
+mod drop;
+mod report;
+mod run;
+mod status;
+mod wait;
+
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use secrecy::ExposeSecret;
 
 use crate::config::{Config, RawConfig, Scalar};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::iceberg::lake::Lake;
 use crate::ops::logging::{self, LogFormat};
 use crate::postgres::dsn::Source;
@@ -33,6 +40,14 @@ struct Cli {
 enum Verb {
     /// Copy the tables once, then follow the stream until stopped.
     Run(run::Run),
+    /// Say what would stop a run, and what mends it.
+    Check(check::Check),
+    /// Show where the lake stands: position, lag, tables, last lake commits.
+    Status(status::Status),
+    /// Return once the lake holds a position.
+    Wait(wait::Wait),
+    /// Drop the slot and the publications; the lake stays.
+    Drop(drop::DropSource),
 }
 
 /// Where the source and the lake are: the same arguments for every verb. Flags decide over
@@ -62,6 +77,18 @@ pub(crate) struct Place {
 impl Place {
     /// The settings, with `more` from the verb's own flags.
     pub(crate) fn resolve(&self, more: RawConfig) -> Result<Config> {
+        Config::resolve(self.raw(more)?)
+    }
+
+    /// The settings where only the source is needed, and whether a lake was named.
+    pub(crate) fn resolve_source(&self) -> Result<(Config, bool)> {
+        let mut raw = self.raw(RawConfig::default())?;
+        let has_lake = raw.lake.into.is_some();
+        raw.lake.into.get_or_insert_with(|| Scalar(String::new()));
+        Ok((Config::resolve(raw)?, has_lake))
+    }
+
+    fn raw(&self, more: RawConfig) -> Result<RawConfig> {
         let file = match &self.config {
             Some(path) => RawConfig::read(path)?,
             None => RawConfig::default(),
@@ -73,7 +100,7 @@ impl Place {
         flags.source.publication = self.publication.as_ref().map(scalar);
         flags.source.tables = self.tables.as_ref().map(scalar);
         flags.lake.into = self.into.as_ref().map(|path| Scalar(path.display().to_string()));
-        Config::resolve(flags.over(RawConfig::from_environment(std::env::vars())?.over(file)?)?)
+        flags.over(RawConfig::from_environment(std::env::vars())?.over(file)?)
     }
 }
 
@@ -82,34 +109,45 @@ pub(crate) fn source(config: &Config) -> Result<Source> {
     Source::parse(config.source.expose_secret())
 }
 
-/// The lake of `config`.
+/// The lake of `config`; it is made where it is missing.
 pub(crate) async fn lake(config: &Config) -> Result<Arc<Lake>> {
     Lake::open(&config.into, &config.settings.slot).await.map(Arc::new)
+}
+
+/// The lake of `config`, if there is one: looking makes nothing.
+pub(crate) async fn existing_lake(config: &Config) -> Result<Option<Arc<Lake>>> {
+    match config.into.join("catalog.db").exists() {
+        true => lake(config).await.map(Some),
+        false => Ok(None),
+    }
 }
 
 /// Reads the arguments, runs the verb, and says what went wrong, once.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = logging::init(cli.log_format, &cli.log_level).and_then(|()| {
+    let format = cli.log_format;
+    let outcome = logging::init(format, &cli.log_level).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| {
-            crate::error::Error::fatal("RUNTIME", "cannot start the runtime").with_source(e)
-        })?;
-        let outcome = runtime.block_on(verb(cli.verb));
+        let runtime = runtime
+            .map_err(|e| Error::fatal("RUNTIME", "cannot start the runtime").with_source(e))?;
+        let outcome = runtime.block_on(verb(cli.verb, format));
         runtime.shutdown_background();
         outcome
     });
-    match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            tracing::error!(code = error.code(), cure = error.cure(), "{error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        report::report(&error, format);
+        ExitCode::from(error.exit_code())
+    })
 }
 
-async fn verb(verb: Verb) -> Result<ExitCode> {
+async fn verb(verb: Verb, format: LogFormat) -> Result<ExitCode> {
+    // A live view would tear JSON lines.
+    let on_terminal = format == LogFormat::Text && std::io::stderr().is_terminal();
     match verb {
-        Verb::Run(run) => run.run().await,
+        Verb::Run(run) => run.run(on_terminal).await,
+        Verb::Check(check) => check.run().await,
+        Verb::Status(status) => status.run().await,
+        Verb::Wait(wait) => wait.run().await,
+        Verb::Drop(drop) => drop.run().await,
     }
 }

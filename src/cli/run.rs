@@ -11,6 +11,7 @@ use clap::Args;
 use crate::config::{Config, InitialSnapshot, RawConfig, Scalar};
 use crate::error::{Error, Kind, Result};
 use crate::iceberg::lake::Lake;
+use crate::ops::view::Live;
 use crate::ops::{Shutdown, Stats};
 use crate::postgres::dsn::Source;
 use crate::postgres::server_error::from_sql;
@@ -42,10 +43,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) async fn run(self) -> Result<ExitCode> {
+    pub(crate) async fn run(self, on_terminal: bool) -> Result<ExitCode> {
         let config = self.config()?;
         let shutdown = Shutdown::on_signals()?;
         let stats = Arc::new(Stats::default());
+        let _live = Live::start(Arc::clone(&stats), on_terminal);
         follow(&config, self.until_caught_up, &shutdown, &stats).await?;
         Ok(ExitCode::SUCCESS)
     }

@@ -3,6 +3,7 @@
 pub mod logging;
 mod shutdown;
 mod stats;
+pub mod view;
 
 pub use shutdown::Shutdown;
 pub use stats::{Stats, View};

@@ -1,0 +1,248 @@
+//! The live view of a run: a progress bar while tables are copied, then one line with rate, lag and
+//! the last lake commit. Without a terminal: a log line now and then.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressStyle};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::{Stats, View, now_us};
+
+/// How often the live view is drawn.
+const DRAW_EVERY: Duration = Duration::from_millis(250);
+/// How often a log line says how far it is, without a terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// The time a rate is taken over; lake commits come every few seconds.
+const RATE_OVER: Duration = Duration::from_secs(10);
+
+const COPYING: &str =
+    "{spinner} copying [{bar:24}] {human_pos} of about {human_len} rows, {per_sec}, ETA {eta}";
+const FOLLOWING: &str = "{spinner} {wide_msg}";
+
+/// Standard error as the bar leaves it; hidden where it is no terminal.
+static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Writes log lines to standard error without tearing the live view.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogLines;
+
+impl Write for LogLines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        SCREEN.suspend(|| io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Writes `text` to standard output without tearing the live view.
+pub fn print(text: &str) -> io::Result<()> {
+    SCREEN.suspend(|| {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    })
+}
+
+/// The live view; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Live {
+    task: JoinHandle<()>,
+    bar: ProgressBar,
+}
+
+impl Live {
+    /// Shows `stats`: drawn where `on_terminal`, else in log lines.
+    pub fn start(stats: Arc<Stats>, on_terminal: bool) -> Self {
+        let bar = if on_terminal {
+            SCREEN.add(ProgressBar::new(0).with_style(style(FOLLOWING)))
+        } else {
+            ProgressBar::hidden()
+        };
+        let task = if on_terminal {
+            tokio::spawn(draw(stats, bar.clone()))
+        } else {
+            tokio::spawn(log(stats))
+        };
+        Self { task, bar }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.bar.finish_and_clear();
+        SCREEN.remove(&self.bar);
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template);
+    style.unwrap_or_else(|_| ProgressStyle::default_spinner()).progress_chars("=> ")
+}
+
+async fn draw(stats: Arc<Stats>, bar: ProgressBar) {
+    let mut rate = Rate::default();
+    let mut copying = false;
+    loop {
+        let view = stats.view();
+        let was_copying = std::mem::replace(&mut copying, is_copying(&view));
+        if copying {
+            if !was_copying {
+                bar.reset();
+                bar.set_style(style(COPYING));
+            }
+            bar.set_length(view.rows_to_copy.max(view.rows_copied));
+            bar.set_position(view.rows_copied);
+        } else {
+            if was_copying {
+                bar.set_style(style(FOLLOWING));
+            }
+            bar.set_message(following(&view, rate.of(view.changes, Instant::now()), now_us()));
+            bar.tick();
+        }
+        tokio::time::sleep(DRAW_EVERY).await;
+    }
+}
+
+async fn log(stats: Arc<Stats>) {
+    let mut rate = Rate::default();
+    loop {
+        tokio::time::sleep(LINE_EVERY).await;
+        let view = stats.view();
+        if is_copying(&view) {
+            let rows_per_second = rate.of(view.rows_copied, Instant::now());
+            let (rows, of_about) = (view.rows_copied, view.rows_to_copy);
+            tracing::info!(rows, of_about, rows_per_second, "copying");
+        } else if view.lake_commits > 0 {
+            let rows_per_second = rate.of(view.changes, Instant::now());
+            let now = now_us();
+            tracing::info!(
+                rows = view.changes,
+                rows_per_second,
+                lag = %seconds(lag_us(&view, now)),
+                lag_bytes = view.lag_bytes(),
+                lake_commits = view.lake_commits,
+                position = %view.committed_lsn,
+                committed_ago = %seconds(now - view.committed_at_us),
+                "following"
+            );
+        }
+    }
+}
+
+fn is_copying(view: &View) -> bool {
+    view.lake_commits == 0 && view.rows_to_copy.max(view.rows_copied) > 0
+}
+
+/// Time from the commit of the newest source transaction that has arrived to now, in microseconds;
+/// 0 when the lake holds it.
+fn lag_us(view: &View, now: i64) -> i64 {
+    match view.received_lsn > view.committed_lsn {
+        true => (now - view.received_commit_time_us).max(0),
+        false => 0,
+    }
+}
+
+/// The line of a run that follows the stream.
+fn following(view: &View, rows_per_second: u64, now: i64) -> String {
+    if view.lake_commits == 0 {
+        return "connecting".to_owned();
+    }
+    format!(
+        "{} rows/s | lag {}, {} | {} rows in {} lake commits, the last {} ago at {}",
+        HumanCount(rows_per_second),
+        seconds(lag_us(view, now)),
+        ByteSize(view.lag_bytes()),
+        HumanCount(view.changes),
+        HumanCount(view.lake_commits),
+        seconds(now - view.committed_at_us),
+        view.committed_lsn
+    )
+}
+
+/// A span of microseconds for people: tenths of a second, or whole units above two minutes.
+pub fn seconds(us: i64) -> String {
+    let tenths = us.max(0) / 100_000;
+    match tenths {
+        0..1_200 => format!("{}.{} s", tenths / 10, tenths % 10),
+        _ => {
+            let whole = u64::try_from(tenths / 10).unwrap_or(0);
+            humantime::format_duration(Duration::from_secs(whole)).to_string()
+        }
+    }
+}
+
+/// How fast a counter grows, over the last [`RATE_OVER`].
+#[derive(Debug, Default)]
+struct Rate {
+    samples: VecDeque<(Instant, u64)>,
+}
+
+impl Rate {
+    /// The rate per second, now that the counter shows `count`.
+    fn of(&mut self, count: u64, now: Instant) -> u64 {
+        self.samples.push_back((now, count));
+        while self.samples.get(1).is_some_and(|(at, _)| now - *at >= RATE_OVER) {
+            self.samples.pop_front();
+        }
+        let Some((since, from)) = self.samples.front() else { return 0 };
+        let millis = u64::try_from((now - *since).as_millis()).unwrap_or(u64::MAX).max(1);
+        count.saturating_sub(*from).saturating_mul(1_000) / millis
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Lsn;
+
+    #[test]
+    fn spans_read_well() {
+        assert_eq!(seconds(-5), "0.0 s");
+        assert_eq!(seconds(1_250_000), "1.2 s");
+        assert_eq!(seconds(119_900_000), "119.9 s");
+        assert_eq!(seconds(7_201_000_000), "2h 1s");
+    }
+
+    #[test]
+    fn lag_is_zero_when_the_lake_holds_all_that_came() {
+        let mut view = View { received_lsn: Lsn(9), committed_lsn: Lsn(9), ..View::default() };
+        assert_eq!(lag_us(&view, 5_000_000), 0);
+        view.received_lsn = Lsn(10);
+        view.received_commit_time_us = 3_000_000;
+        assert_eq!(lag_us(&view, 5_000_000), 2_000_000);
+    }
+
+    #[test]
+    fn a_rate_forgets_what_is_long_past() {
+        let (start, mut rate) = (Instant::now(), Rate::default());
+        assert_eq!(rate.of(0, start), 0);
+        assert_eq!(rate.of(500, start + Duration::from_secs(5)), 100);
+        assert_eq!(rate.of(500, start + Duration::from_secs(30)), 0);
+    }
+
+    #[test]
+    fn the_line_names_the_position() {
+        let view = View {
+            lake_commits: 3,
+            changes: 12_000,
+            committed_lsn: Lsn(0x1_0000_00ff),
+            received_lsn: Lsn(0x1_0000_00ff),
+            server_lsn: Lsn(0x1_0000_00ff),
+            ..View::default()
+        };
+        assert_eq!(
+            following(&view, 1_500, 2_000_000),
+            "1,500 rows/s | lag 0.0 s, 0 B | 12,000 rows in 3 lake commits, the last 2.0 s ago at \
+             1/FF"
+        );
+        assert_eq!(following(&View::default(), 0, 0), "connecting");
+    }
+}
