@@ -1,6 +1,7 @@
 //! The command line: one file a verb, and what they share: where the source and the lake are.
 
 mod check;
+mod demo;
 
 mod drop;
 mod report;
@@ -48,6 +49,8 @@ enum Verb {
     Wait(wait::Wait),
     /// Drop the slot and the publications; the lake stays.
     Drop(drop::DropSource),
+    /// Show it on a private Postgres with a shop under load.
+    Demo(demo::Demo),
 }
 
 /// Where the source and the lake are: the same arguments for every verb. Flags decide over
@@ -149,5 +152,6 @@ async fn verb(verb: Verb, format: LogFormat) -> Result<ExitCode> {
         Verb::Status(status) => status.run().await,
         Verb::Wait(wait) => wait.run().await,
         Verb::Drop(drop) => drop.run().await,
+        Verb::Demo(demo) => Box::pin(demo.run(on_terminal)).await,
     }
 }
