@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{Cell, CellAlignment, Table, TableComponent};
 
 use crate::error::{Error, Result};
 use crate::ops::logging::LogFormat;
@@ -39,7 +39,15 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result<()> {
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header);
+    // A line between any two rows would double the height.
+    table.remove_style(TableComponent::HorizontalLines);
+    table.remove_style(TableComponent::MiddleIntersections);
     table
+}
+
+/// A cell for a number.
+pub(crate) fn number(shown: impl ToString) -> Cell {
+    Cell::new(shown).set_alignment(CellAlignment::Right)
 }
 
 /// Says what went wrong, once.
@@ -74,7 +82,8 @@ fn lines(error: &Error, colour: bool) -> String {
     while let Some(cause) = next {
         let cause_text = cause.to_string();
         // Many errors repeat the one underneath; others only say that there is one.
-        if !said.contains(&cause_text) && cause_text != "db error" {
+        let bare = ["ERROR: ", "FATAL: "].iter().find_map(|p| cause_text.strip_prefix(p));
+        if !said.contains(bare.unwrap_or(&cause_text)) && cause_text != "db error" {
             text.push_str(&format!("  cause: {cause_text}\n"));
             said = cause_text;
         }
@@ -123,6 +132,9 @@ mod tests {
         let inner = Error::config("INNER", "no room");
         let error = Error::fatal("OUTER", "INNER: no room").with_source(inner);
         assert_eq!(lines(&error, false), "error[OUTER]: INNER: no room\n");
+        let error = Error::config("AUTH", "Postgres says 28000: no such role")
+            .with_source(io::Error::other("FATAL: no such role"));
+        assert_eq!(lines(&error, false), "error[AUTH]: Postgres says 28000: no such role\n");
     }
 
     #[test]

@@ -49,6 +49,7 @@ impl Run {
         let stats = Arc::new(Stats::default());
         let _live = Live::start(Arc::clone(&stats), on_terminal);
         follow(&config, self.until_caught_up, &shutdown, &stats).await?;
+        tracing::info!(position = %stats.view().committed_lsn, "stopped: the lake holds all before this");
         Ok(ExitCode::SUCCESS)
     }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use clap::Args;
+use comfy_table::Cell;
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ use crate::postgres::sql::connect_sql;
 use crate::progress::Lsn;
 
 use super::Place;
-use super::report::{Output, print, print_json, table};
+use super::report::{Output, number, print, print_json, table};
 
 /// Namespace of the tables that are frazil's own.
 const OWN_NAMESPACE: &str = "frazil";
@@ -167,7 +168,10 @@ fn table_state(name: String, table: &Table) -> TableState {
 /// source transaction in the lake, which is the most it can be.
 fn lag_seconds(ledger: &LedgerRecord, source: &SourceState, now: i64) -> Option<f64> {
     let slot = source.slot.as_ref()?;
-    if slot.active || source.wal_end <= ledger.committed_lsn {
+    if source.wal_end <= ledger.committed_lsn {
+        return Some(0.0);
+    }
+    if slot.active {
         return Some(slot.flush_lag_s.unwrap_or(0.0));
     }
     let committed = ledger.source_commit_time.as_deref()?;
@@ -227,11 +231,11 @@ impl Report {
         let mut shown = table(&["table", rows, "data files", "delete files", "size"]);
         for t in &self.tables {
             shown.add_row([
-                t.name.clone(),
-                HumanCount(t.rows).to_string(),
-                HumanCount(t.data_files).to_string(),
-                HumanCount(t.delete_files).to_string(),
-                ByteSize(t.bytes).to_string(),
+                Cell::new(&t.name),
+                number(HumanCount(t.rows)),
+                number(HumanCount(t.data_files)),
+                number(HumanCount(t.delete_files)),
+                number(ByteSize(t.bytes)),
             ]);
         }
         match self.exact {
@@ -246,10 +250,10 @@ impl Report {
         let mut shown = table(&["lake commit", "position", "source transactions", "rows written"]);
         for (time_ms, record) in &self.commits {
             shown.add_row([
-                rfc3339(time_ms.saturating_mul(1_000)),
-                record.committed_lsn.to_string(),
-                HumanCount(record.source_transactions).to_string(),
-                HumanCount(record.rows.values().sum()).to_string(),
+                Cell::new(rfc3339(time_ms.saturating_mul(1_000))),
+                Cell::new(record.committed_lsn),
+                number(HumanCount(record.source_transactions)),
+                number(HumanCount(record.rows.values().sum())),
             ]);
         }
         shown.to_string()
@@ -341,6 +345,8 @@ mod tests {
         assert_eq!(lag_seconds(&ledger(), &source(true, Some(1.5)), 30_000_000), Some(1.5));
         assert_eq!(lag_seconds(&ledger(), &source(true, None), 30_000_000), Some(0.0));
         assert_eq!(lag_seconds(&ledger(), &source(false, None), 30_000_000), Some(20.0));
+        let caught_up = LedgerRecord { committed_lsn: Lsn(200), ..ledger() };
+        assert_eq!(lag_seconds(&caught_up, &source(true, Some(1.5)), 30_000_000), Some(0.0));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use comfy_table::Cell;
 use indicatif::HumanCount;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -22,7 +23,7 @@ use crate::ops::{Shutdown, Stats};
 use crate::postgres::server_error::from_sql;
 use crate::postgres::sql::connect_sql;
 
-use super::report::{print, table};
+use super::report::{number, print, table};
 use super::{run, wait};
 use compare::Compared;
 use server::PrivatePostgres;
@@ -35,8 +36,8 @@ const CUSTOMERS: u64 = 2_000;
 const STEP_PAUSE: Duration = Duration::from_millis(50);
 /// The longest the copy, and later the rest of the stream, may take.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Where `--keep` leaves server and lake.
-const KEPT: &str = "frazil-demo";
+/// How often the removal of the folder is tried.
+const REMOVE_TRIES: usize = 5;
 /// Exit status after Ctrl-C: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
@@ -69,9 +70,11 @@ impl Demo {
             // The show.
             outcome = self.show(&config, &stop, on_terminal) => Some(outcome),
         };
+        if self.keep && !matches!(outcome, Some(Ok(_))) {
+            print(&kept(&server, &folder.path))?;
+        }
         let Some(outcome) = outcome else {
-            print("interrupted: cleaning up")?;
-            stop.request();
+            print("interrupted")?;
             return Ok(ExitCode::from(INTERRUPTED));
         };
         let equal = outcome?;
@@ -151,20 +154,16 @@ impl Demo {
     }
 
     fn farewell(&self, server: &PrivatePostgres, folder: &Path) -> String {
-        let lake = folder.join("lake");
-        let examples = examples(&lake.display().to_string());
-        if self.keep {
-            format!(
-                "\n{examples}\n\nPostgres:   psql {}\nstop it:    {}\nremove all: rm -r {}",
-                server.dsn(),
-                server.how_to_stop(),
-                folder.display()
-            )
-        } else {
-            format!(
-                "\nThis lake and its Postgres are gone now; `frazil demo --keep` leaves them in \
-                 ./{KEPT}. Then:\n{examples}"
-            )
+        match self.keep {
+            true => {
+                let examples = examples(&folder.join("lake").display().to_string());
+                format!("\n{examples}\n\n{}", kept(server, folder))
+            }
+            false => format!(
+                "\nThis lake and its Postgres are gone now; `frazil demo --keep` leaves them. How to \
+                 query a lake in ./lake:\n{}",
+                examples("$PWD/lake")
+            ),
         }
     }
 }
@@ -215,17 +214,15 @@ struct Folder {
 }
 
 impl Folder {
+    /// In the system's temporary folder, as the server's user must be able to get there.
     fn make(keep: bool) -> Result<Self> {
-        let path = match keep {
-            true => std::path::absolute(KEPT).map_err(no_folder)?,
-            false => std::env::temp_dir().join(format!("frazil-demo-{}", std::process::id())),
-        };
+        let path = std::env::temp_dir().join(format!("frazil-demo-{}", std::process::id()));
         match std::fs::create_dir(&path) {
             Ok(()) => Ok(Self { path, keep }),
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 let what = format!("{} is there already", path.display());
                 Err(Error::config("DEMO_FOLDER", what)
-                    .with_cure("stop the demo that was kept there, and remove the folder"))
+                    .with_cure("remove it, if no demo that was kept runs there"))
             }
             Err(e) => Err(no_folder(e)),
         }
@@ -253,6 +250,16 @@ async fn start_server(folder: PathBuf, keep: bool) -> Result<PrivatePostgres> {
     })
 }
 
+/// What `--keep` leaves, and how to be rid of it.
+fn kept(server: &PrivatePostgres, folder: &Path) -> String {
+    format!(
+        "Postgres:   psql {}\nstop it:    {}\nremove all: rm -r {}",
+        server.dsn(),
+        server.how_to_stop(),
+        folder.display()
+    )
+}
+
 /// The settings of the demo: nothing from the environment.
 fn config(dsn: &str, lake: &Path) -> Result<Config> {
     let mut raw = RawConfig::default();
@@ -267,12 +274,12 @@ fn comparison(compared: &[Compared]) -> String {
         table(&["table", "source rows", "lake rows", "source hash", "lake hash", "equal"]);
     for one in compared {
         shown.add_row([
-            one.table.clone(),
-            HumanCount(one.source.rows).to_string(),
-            HumanCount(one.lake.rows).to_string(),
-            short(one.source.hash),
-            short(one.lake.hash),
-            if one.is_equal() { "yes" } else { "NO" }.to_owned(),
+            Cell::new(&one.table),
+            number(HumanCount(one.source.rows)),
+            number(HumanCount(one.lake.rows)),
+            Cell::new(short(one.source.hash)),
+            Cell::new(short(one.lake.hash)),
+            Cell::new(if one.is_equal() { "yes" } else { "NO" }),
         ]);
     }
     let unequal = compared.iter().filter(|one| !one.is_equal()).count();

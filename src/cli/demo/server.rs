@@ -43,10 +43,13 @@ impl PrivatePostgres {
             "-p {port} -k '' -c listen_addresses=127.0.0.1 -c wal_level=logical -c fsync=off \
              -c max_wal_size=4GB"
         );
-        let mut pg_ctl = programs.command("pg_ctl");
-        pg_ctl.arg("start").arg("-w").arg("-D").arg(&data).arg("-l").arg(home.join("log"));
+        // From here on dropping it stops it, also where the start only half succeeds.
+        let mut server = Self { programs, data, port, keep: false };
+        let mut pg_ctl = server.programs.command("pg_ctl");
+        pg_ctl.arg("start").arg("-w").arg("-D").arg(&server.data).arg("-l").arg(home.join("log"));
         succeeded("pg_ctl start", pg_ctl.arg("-o").arg(options).output())?;
-        Ok(Self { programs, data, port, keep })
+        server.keep = keep;
+        Ok(server)
     }
 
     /// How to reach it.
@@ -67,7 +70,7 @@ impl PrivatePostgres {
 
 impl Drop for PrivatePostgres {
     fn drop(&mut self) {
-        if self.keep {
+        if self.keep || !self.data.join("postmaster.pid").exists() {
             return;
         }
         let mut pg_ctl = self.programs.command("pg_ctl");
