@@ -193,7 +193,6 @@ fn as_table(findings: &[Finding], has_lake: bool) -> String {
         return verdict;
     }
     let mut table = table(&["severity", "code", "what", "cure"]);
-    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     for finding in findings {
         table.add_row([name(finding.severity), finding.code, &finding.what, &finding.cure]);
     }
