@@ -84,8 +84,14 @@ impl Status {
         let lake = super::existing_lake(&config).await?.ok_or_else(|| no_lake(&config))?;
         let ledger_table = lake.committer.table(&ledger_ident(&lake.pipeline_id)).await?;
         let commits = ledger_table.map(|table| history(&table)).unwrap_or_default();
+        let mut ledger = lake.committer.position().await?;
+        if let Some(ledger) = &mut ledger {
+            // A ledger-only lake commit has no source transaction of its own.
+            let last = commits.iter().find_map(|(_, record)| record.source_commit_time.clone());
+            ledger.source_commit_time = ledger.source_commit_time.take().or(last);
+        }
         let report = Report {
-            ledger: lake.committer.position().await?,
+            ledger,
             source: source_state(&source, &config.settings.slot).await,
             tables: tables(&lake, self.exact).await?,
             exact: self.exact,

@@ -24,7 +24,7 @@ const SAMPLES_MAX: usize = 4_096;
 const RATE_OVER: Duration = Duration::from_secs(10);
 
 const COPYING: &str =
-    "{spinner} copying [{bar:24}] {human_pos} of about {human_len} rows, {per_sec}, ETA {eta}";
+    "{spinner} copying [{bar:24}] {human_pos} of about {human_len} rows, {msg}, ETA {eta}";
 const FOLLOWING: &str = "{spinner} {wide_msg}";
 
 /// Standard error as the bar leaves it; hidden where it is no terminal.
@@ -91,7 +91,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 async fn draw(stats: Arc<Stats>, bar: ProgressBar) {
-    let (mut rate, mut lag) = (Rate::default(), Lag::default());
+    let (mut copied, mut rate, mut lag) = (Rate::default(), Rate::default(), Lag::default());
     let mut copying = false;
     loop {
         let (view, now) = (stats.view(), now_us());
@@ -104,6 +104,8 @@ async fn draw(stats: Arc<Stats>, bar: ProgressBar) {
             }
             bar.set_length(view.rows_to_copy.max(view.rows_copied));
             bar.set_position(view.rows_copied);
+            let rate = copied.of(view.rows_copied, Instant::now());
+            bar.set_message(format!("{} rows/s", HumanCount(rate)));
         } else {
             if was_copying {
                 bar.set_style(style(FOLLOWING));
@@ -117,7 +119,7 @@ async fn draw(stats: Arc<Stats>, bar: ProgressBar) {
 }
 
 async fn log(stats: Arc<Stats>) {
-    let (mut rows_rate, mut rate, mut lag) = (Rate::default(), Rate::default(), Lag::default());
+    let (mut copied, mut rate, mut lag) = (Rate::default(), Rate::default(), Lag::default());
     let mut said = Instant::now();
     loop {
         tokio::time::sleep(SAMPLE_EVERY).await;
@@ -128,7 +130,7 @@ async fn log(stats: Arc<Stats>) {
         }
         said = Instant::now();
         if is_copying(&view) {
-            let rows_per_second = rows_rate.of(view.rows_copied, said);
+            let rows_per_second = copied.of(view.rows_copied, said);
             let (rows, of_about) = (view.rows_copied, view.rows_to_copy);
             tracing::info!(rows, of_about, rows_per_second, "copying");
         } else if view.lake_commits > 0 {
