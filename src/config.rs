@@ -116,7 +116,8 @@ fn text(value: Option<Scalar>, default: &str) -> String {
     value.map_or_else(|| default.to_owned(), |value| value.0)
 }
 
-/// Postgres allows lower-case letters, digits and underscores, 63 of them (manual, CREATE_REPLICATION_SLOT).
+/// Postgres allows lower-case letters, digits and underscores, 63 of them (manual,
+/// CREATE_REPLICATION_SLOT).
 fn slot_name(value: Option<Scalar>) -> Result<String> {
     let name = text(value, "frazil");
     let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';

@@ -1,4 +1,5 @@
-//! The one error type: what went wrong, where (table, column, LSN), and what a person does about it.
+//! The one error type: what went wrong, where (table, column, LSN), and what a person does about
+//! it.
 //!
 //! Kinds are few because each stands for one reaction (see [`Kind`]); codes are many because each
 //! stands for one cure. The source error is always kept.
@@ -134,8 +135,8 @@ impl Error {
         self.0.cure.as_deref()
     }
 
-    /// The process's exit status (sysexits.h): 69 unavailable, 75 temporary failure, 78 configuration,
-    /// 1 for the rest. 2 (usage) is clap's own.
+    /// The process's exit status (sysexits.h): 69 unavailable, 75 temporary failure, 78
+    /// configuration, 1 for the rest. 2 (usage) is clap's own.
     pub fn exit_code(&self) -> u8 {
         match (self.0.kind, self.0.code) {
             (_, "TIMEOUT") => 75,

@@ -1,14 +1,15 @@
 //! The data path, from a replication slot to committed Iceberg, top to bottom.
 //!
 //! ```text
-//!  slot ──► receive ──► window ──► fold by key ──► Arrow ──► Parquet data + delete files ──► ONE lake commit ──► acknowledge
-//!             │           │ segments of ~16 MiB        │ parallel per table                      │ P inside it      end_lsn
-//!             └── feedback runs by itself: while files are written, while one huge message arrives
+//!  slot ──► receive ──► window ──► fold by key ──► Arrow ──► Parquet data + delete files
+//!             │           │ segments of ~16 MiB        │ parallel per table      │
+//!             │                                                                  ▼
+//!             └── feedback runs by itself     acknowledge end_lsn ◄── ONE lake commit, P inside
 //! ```
 //!
-//! One window fills while the one before is written and committed. WAL is not read while there is no
-//! room for it; the server hears from us all the same. A window holds whole source transactions; one
-//! too large for memory is written in segments, all of them in the same lake commit.
+//! One window fills while the one before is written and committed. WAL is not read while there is
+//! no room for it; the server hears from us all the same. A window holds whole source transactions;
+//! one too large for memory is written in segments, all of them in the same lake commit.
 //!
 //! Follow a row: [`Flow::turn`] here, `intake.rs` (frames and folds), `write.rs` (decode, Parquet),
 //! `commit.rs` (the lake commit), and back here to [`Flow::acknowledge`].
@@ -54,8 +55,8 @@ const LEAVE_GRACE: Duration = Duration::from_secs(10);
 /// How long the server may take to end the stream.
 const FINISH_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Follows the stream from P until told to stop, or until the lake holds `until`. Errors are for the
-/// caller to judge: a transient one means "again, from P".
+/// Follows the stream from P until told to stop, or until the lake holds `until`. Errors are for
+/// the caller to judge: a transient one means "again, from P".
 pub async fn follow(
     source: &Source,
     lake: &Arc<Lake>,
@@ -119,7 +120,7 @@ impl Flow {
             _ = self.feedback.tick() => self.send_status().await?,
             // The window is old enough, and whole.
             () = self.window.due(self.commit_interval), if self.may_commit() => {
-                self.start_lake_commit()?;
+                self.start_lake_commit().await?;
             }
             // Files were written and memory is free again: look once more.
             () = self.writers.room(), if !has_room => {}
@@ -140,7 +141,7 @@ impl Flow {
             match self.intake.step()? {
                 Step::Drained => return Ok(()),
                 Step::SegmentFull => {
-                    self.window.seal(&mut self.intake, &self.tables, &self.writers)
+                    self.window.seal(&mut self.intake, &self.tables, &self.writers);
                 }
                 Step::Relation(wire) => {
                     if let Some(change) = self.tables.learn(&wire, &mut self.intake).await? {
@@ -153,7 +154,7 @@ impl Flow {
                     self.stats.received(end.end_lsn, end.commit_time_us);
                     self.window.add(&end);
                     if self.may_commit() && self.window.is_due(self.commit_interval) {
-                        self.start_lake_commit()?;
+                        self.start_lake_commit().await?;
                     }
                     if self.leaving.is_some() {
                         self.intake.cut_open_transaction()?;
@@ -172,7 +173,8 @@ impl Flow {
     }
 
     /// Closes the window and starts its lake commit; the next window fills meanwhile.
-    fn start_lake_commit(&mut self) -> Result<()> {
+    async fn start_lake_commit(&mut self) -> Result<()> {
+        self.tables.check_catalog().await?;
         self.window.seal(&mut self.intake, &self.tables, &self.writers);
         let next = self.window.next();
         let window = std::mem::replace(&mut self.window, next);
@@ -196,7 +198,7 @@ impl Flow {
         crate::ops::crash_point("before_acknowledge");
         self.send_status().await?;
         crate::ops::crash_point("after_acknowledge");
-        self.tables.check_catalog().await
+        Ok(())
     }
 
     async fn send_status(&mut self) -> Result<()> {
@@ -205,8 +207,9 @@ impl Flow {
         self.stream.send_status(received, self.progress.acknowledge(), reply).await
     }
 
-    /// The server says where its WAL ends. With nothing open and nothing waiting, that is a position
-    /// the lake holds already; it becomes P by a ledger-only lake commit, now and then (case 10).
+    /// The server says where its WAL ends. With nothing open and nothing waiting, that is a
+    /// position the lake holds already; it becomes P by a ledger-only lake commit, now and then
+    /// (case 10).
     async fn keepalive(&mut self, wal_end: Lsn, reply: bool) -> Result<()> {
         self.stats.server_at(wal_end);
         if !self.intake.in_transaction() {
@@ -221,7 +224,7 @@ impl Flow {
             if self.window.is_empty() && (asked || old || lag >= IDLE_POSITION_BYTES) {
                 self.window.idle(wal_end);
                 if self.may_commit() {
-                    self.start_lake_commit()?;
+                    self.start_lake_commit().await?;
                 }
             }
         }
@@ -240,7 +243,8 @@ impl Flow {
         Ok(())
     }
 
-    /// The transaction that keeps us here is given up: nothing of it is visible, it comes again whole.
+    /// The transaction that keeps us here is given up: nothing of it is visible, it comes again
+    /// whole.
     fn abandon_open(&mut self) {
         self.window = self.window.next();
         self.intake.forget();
@@ -256,8 +260,8 @@ impl Flow {
         caught_up || left
     }
 
-    /// Ends the stream. A lake commit under way is waited for whatever happened: its outcome belongs
-    /// to the lake, and a restart must find it decided.
+    /// Ends the stream. A lake commit under way is waited for whatever happened: its outcome
+    /// belongs to the lake, and a restart must find it decided.
     async fn end(mut self, outcome: Result<()>) -> Result<()> {
         if self.committing.is_some() {
             let done = ended(&mut self.committing).await;

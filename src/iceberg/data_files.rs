@@ -29,11 +29,18 @@ use crate::iceberg::bounds;
 use crate::iceberg::layout::arrow_schema;
 use crate::iceberg::storage::LakeStorage;
 
-/// Encoded bytes of a row group, and so about the memory that an open file holds.
-const ROW_GROUP_BYTES: usize = 32 << 20;
+/// Encoded bytes of a row group, about 64 MiB of rows. An open file holds at most twice this in
+/// memory: while a row group is written out it stands there a second time.
+const ROW_GROUP_BYTES: usize = 16 << 20;
 
-/// Bytes kept before a part is written; above it the object store gets several parts.
+/// Bytes kept before a part is written; above it the object store gets several parts, this many at
+/// a time.
 const PART_BYTES: usize = 4 << 20;
+const PARTS_PARALLEL: usize = 2;
+
+/// In the form that Java's Parquet reader can parse: it ignores the statistics of strings in files
+/// whose writer it can't make out.
+const CREATED_BY: &str = concat!("frazil version ", env!("CARGO_PKG_VERSION"));
 
 /// Values looked at to decide on a dictionary, and the fewest that decide anything.
 const SAMPLE_VALUES: usize = 4096;
@@ -99,7 +106,7 @@ impl FileWriter {
         })
     }
 
-    /// Appends rows; they may be kept in memory until a row group (at most 32 MiB encoded) is full.
+    /// Appends rows; they may be kept in memory until a row group (16 MiB encoded) is full.
     ///
     /// # Errors
     /// `LAKE_IO` (transient).
@@ -147,7 +154,8 @@ impl FileWriter {
 
     fn open(&self, first: &RecordBatch) -> Result<AsyncArrowWriter<ParquetObjectWriter>> {
         let buffered =
-            BufWriter::with_capacity(self.storage.store(), self.path.clone(), PART_BYTES);
+            BufWriter::with_capacity(self.storage.store(), self.path.clone(), PART_BYTES)
+                .with_max_concurrency(PARTS_PARALLEL);
         let parquet = parquet_schema(&self.arrow).map_err(|e| self.failed(e))?;
         let options = ArrowWriterOptions::new()
             .with_properties(properties(first, &self.hints))
@@ -198,7 +206,7 @@ fn properties(first: &RecordBatch, hints: &ColumnHints) -> WriterProperties {
         .set_compression(Compression::ZSTD(level))
         .set_dictionary_enabled(false)
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-        .set_created_by(concat!("frazil ", env!("CARGO_PKG_VERSION")).to_owned());
+        .set_created_by(CREATED_BY.to_owned());
     for (field, column) in first.schema_ref().fields().iter().zip(first.columns()) {
         let path = ColumnPath::new(vec![field.name().clone()]);
         match field.data_type() {

@@ -1,8 +1,9 @@
 //! Decoded columns in wire order -> RecordBatch in lake order.
 //!
-//! The lake's Arrow schema is derived from the Iceberg schema alone: `Binary` for binary, time zone
-//! `UTC`, field ids in the fields' metadata. Columns that hold the same values under another name
-//! (time zone, list element field) are renamed without a copy; anything else is an error.
+//! The lake's Arrow schema is the `iceberg` crate's for the Iceberg schema: `LargeBinary` for
+//! binary, time zone `+00:00`, field ids in the fields' metadata. Columns that hold the same
+//! values under another name (time zone, list element field) are renamed without a copy; anything
+//! else is an error.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use arrow_array::builder::{MapBuilder, MapFieldNames, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, ListArray, MapArray, RecordBatch, RecordBatchOptions,
+    Array, ArrayRef, LargeBinaryArray, ListArray, MapArray, RecordBatch, RecordBatchOptions,
     StructArray, new_null_array,
 };
-use arrow_schema::{DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, Field, Fields, SchemaRef, TimeUnit};
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::Schema;
 
@@ -82,6 +83,16 @@ impl Layout {
     /// The Arrow schema of [`Layout::rows`].
     pub fn arrow(&self) -> &SchemaRef {
         &self.arrow
+    }
+
+    /// The lake's Arrow types of the columns in wire order, nested field ids included.
+    pub fn wire_types(&self) -> Vec<DataType> {
+        let field_of = |at: usize| {
+            let mut fields = self.arrow.fields().iter().zip(&self.sources);
+            fields.find(|(_, source)| **source == Source::Wire(at)).map(|(field, _)| field)
+        };
+        let types = (0..self.names.len()).filter_map(field_of);
+        types.map(|field| field.data_type().clone()).collect()
     }
 
     /// Rows in lake order from `columns` in wire order; `raw` in any order, empty where every value
@@ -166,23 +177,8 @@ fn layout_error(what: &str) -> Error {
 /// # Errors
 /// `LAKE_IO` where the crate can't express the schema.
 pub fn arrow_schema(schema: &Schema) -> Result<SchemaRef> {
-    let arrow =
-        schema_to_arrow_schema(schema).map_err(|e| lake_error("the lake schema as Arrow", e))?;
-    let fields: Fields = arrow.fields().iter().map(plain).collect();
-    Ok(Arc::new(ArrowSchema::new(fields)))
-}
-
-/// The crate's choice of Arrow types, made ours.
-fn plain(field: &FieldRef) -> FieldRef {
-    let data_type = match field.data_type() {
-        DataType::LargeBinary => DataType::Binary,
-        DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some("UTC".into())),
-        DataType::List(element) => DataType::List(plain(element)),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain).collect()),
-        DataType::Map(entries, sorted) => DataType::Map(plain(entries), *sorted),
-        other => other.clone(),
-    };
-    Arc::new(field.as_ref().clone().with_data_type(data_type))
+    let arrow = schema_to_arrow_schema(schema);
+    arrow.map(Arc::new).map_err(|e| lake_error("the lake schema as Arrow", e))
 }
 
 /// The same values under the type `to`.
@@ -203,8 +199,9 @@ pub(crate) fn retype(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
             let values = array.as_primitive::<TimestampMicrosecondType>().clone();
             Ok(Arc::new(values.with_timezone_opt(zone.clone())))
         }
-        (DataType::LargeBinary, DataType::Binary) => {
-            Ok(Arc::new(array.as_binary::<i64>().iter().collect::<BinaryArray>()))
+        // What Parquet gives back: it knows one kind of binary only.
+        (DataType::Binary, DataType::LargeBinary) => {
+            Ok(Arc::new(array.as_binary::<i32>().iter().collect::<LargeBinaryArray>()))
         }
         (DataType::List(_), DataType::List(element)) => {
             let list = array.as_list::<i32>();
@@ -248,4 +245,73 @@ fn retype_struct(array: &StructArray, fields: &Fields) -> Result<StructArray> {
     let columns = array.columns().iter().zip(fields).map(|(c, f)| retype(c, f.data_type()));
     StructArray::try_new(fields.clone(), columns.collect::<Result<_>>()?, array.nulls().cloned())
         .map_err(|e| layout_error("a struct could not be renamed").with_source(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iceberg::schema::table_schema;
+    use crate::window::relation::{Column, PgType, ReplicaIdentity};
+
+    fn relation(types: Vec<PgType>) -> Relation {
+        let column = |(at, pg_type)| Column {
+            name: format!("c{at}"),
+            attnum: i16::try_from(at + 1).unwrap(),
+            type_oid: 0,
+            typmod: -1,
+            pg_type,
+            toastable: false,
+        };
+        Relation {
+            oid: 1,
+            namespace: "app".into(),
+            name: "t".into(),
+            columns: types.into_iter().enumerate().map(column).collect(),
+            key: vec![0],
+            identity: ReplicaIdentity::Default,
+        }
+    }
+
+    /// The decoder of tuples makes arrays of these very types.
+    #[test]
+    fn wire_types_are_what_the_decoder_makes() {
+        let interval = ["months", "days", "micros"].map(|name| {
+            let ty = if name == "micros" { DataType::Int64 } else { DataType::Int32 };
+            Field::new(name, ty, true)
+        });
+        let list = |ty| DataType::List(Arc::new(Field::new("element", ty, true)));
+        let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
+        let pairs = [
+            (PgType::Int8, DataType::Int64),
+            (PgType::Bytea, DataType::LargeBinary),
+            (PgType::TimestampTz, zoned.clone()),
+            (PgType::Timestamp, DataType::Timestamp(TimeUnit::Microsecond, None)),
+            (PgType::Time, DataType::Time64(TimeUnit::Microsecond)),
+            (PgType::Xid8, DataType::Decimal128(20, 0)),
+            (PgType::Uuid, DataType::FixedSizeBinary(16)),
+            (PgType::Interval, DataType::Struct(interval.to_vec().into())),
+            (PgType::Array(Box::new(PgType::TimestampTz)), list(zoned)),
+            (PgType::Array(Box::new(PgType::Bytea)), list(DataType::LargeBinary)),
+        ];
+        let relation = relation(pairs.iter().map(|p| p.0.clone()).collect());
+        let schema = table_schema(&relation, true).unwrap();
+        let found = Layout::new(&schema, &relation).unwrap().wire_types();
+        assert_eq!(found.len(), pairs.len());
+        for ((pg_type, want), found) in pairs.iter().zip(&found) {
+            assert!(found.equals_datatype(want), "{pg_type:?}: {found} is not {want}");
+        }
+    }
+
+    #[test]
+    fn another_type_is_refused() {
+        let relation = relation(vec![PgType::Int8, PgType::Text]);
+        let schema = table_schema(&relation, false).unwrap();
+        let layout = Layout::new(&schema, &relation).unwrap();
+        let ids: ArrayRef = Arc::new(arrow_array::Int64Array::from(vec![1]));
+        let error = layout.rows(&[ids.clone(), ids.clone()], &[], 1).unwrap_err();
+        assert_eq!(error.code(), "LAYOUT");
+        let texts: ArrayRef = Arc::new(arrow_array::StringArray::from(vec!["x"]));
+        let raw = [(0, 1, "infinity".to_owned())];
+        assert_eq!(layout.rows(&[ids, texts], &raw, 1).unwrap_err().code(), "LAYOUT");
+    }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
-    Int32Array, Int64Array, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Int32Array,
+    Int64Array, LargeBinaryArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow_row::{OwnedRow, RowConverter, SortField};
 use arrow_schema::{DataType, FieldRef};
@@ -211,8 +211,8 @@ fn datum_array(datum: &Datum, data_type: &DataType) -> Option<ArrayRef> {
         (PrimitiveLiteral::String(v), DataType::Utf8) => {
             Arc::new(StringArray::from(vec![v.as_str()]))
         }
-        (PrimitiveLiteral::Binary(v), DataType::Binary) => {
-            Arc::new(BinaryArray::from(vec![v.as_slice()]))
+        (PrimitiveLiteral::Binary(v), DataType::LargeBinary) => {
+            Arc::new(LargeBinaryArray::from(vec![v.as_slice()]))
         }
         (PrimitiveLiteral::UInt128(v), DataType::FixedSizeBinary(16)) => {
             let bytes = std::iter::once(v.to_be_bytes());

@@ -47,6 +47,16 @@ impl<'a> ManifestSink<'a> {
         Self { table, schema, snapshot_id, id: Uuid::now_v7(), written: Vec::new() }
     }
 
+    /// Deletes what was written: staging failed, and nothing will refer to it. On a full disk that
+    /// is what lets the next try succeed.
+    pub(crate) async fn discard(&self) {
+        for location in &self.written {
+            if let Err(error) = self.table.file_io().delete(location).await {
+                tracing::debug!(location, %error, "left an unreferenced file behind");
+            }
+        }
+    }
+
     /// One manifest with these entries; none for no entries.
     pub(crate) async fn manifest(
         &mut self,

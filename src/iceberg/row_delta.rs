@@ -118,18 +118,14 @@ impl RowDelta {
         let snapshot_id = new_snapshot_id(metadata);
         let mut sink = ManifestSink::new(table, schema.clone(), snapshot_id);
 
-        let standing = self.standing(table).await?;
-        let summary = self.summarize(metadata, &standing.removed);
-        let base = metadata.last_sequence_number();
-        let sequence_number = base + i64::try_from(self.segments.len().max(1)).unwrap_or(1);
-        let mut manifests = Vec::new();
-        let kept = sink.merge(standing.kept).await?;
-        let (data, deletes) = self.added(base, standing.data, standing.deletes);
-        manifests.extend(sink.manifest(ManifestContentType::Data, data).await?);
-        manifests.extend(sink.manifest(ManifestContentType::Deletes, deletes).await?);
-        manifests.extend(kept);
-        let list = sink.list(manifests, sequence_number).await?;
-
+        let written = self.write_manifests(table, &mut sink).await;
+        let (list, summary, sequence_number) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                sink.discard().await;
+                return Err(error);
+            }
+        };
         let snapshot = Snapshot::builder()
             .with_snapshot_id(snapshot_id)
             .with_parent_snapshot_id(metadata.current_snapshot_id())
@@ -150,6 +146,27 @@ impl RowDelta {
             new_files: sink.written,
             obsolete_files,
         })
+    }
+
+    /// Writes manifests and their list: its location, the summary and the sequence number.
+    async fn write_manifests(
+        &self,
+        table: &Table,
+        sink: &mut ManifestSink<'_>,
+    ) -> Result<(String, Summary, i64)> {
+        let metadata = table.metadata();
+        let standing = self.standing(table).await?;
+        let summary = self.summarize(metadata, &standing.removed);
+        let base = metadata.last_sequence_number();
+        let sequence_number = base + i64::try_from(self.segments.len().max(1)).unwrap_or(1);
+        let mut manifests = Vec::new();
+        let kept = sink.merge(standing.kept).await?;
+        let (data, deletes) = self.added(base, standing.data, standing.deletes);
+        manifests.extend(sink.manifest(ManifestContentType::Data, data).await?);
+        manifests.extend(sink.manifest(ManifestContentType::Deletes, deletes).await?);
+        manifests.extend(kept);
+        let list = sink.list(manifests, sequence_number).await?;
+        Ok((list, summary, sequence_number))
     }
 
     fn table_updates(&self) -> Vec<TableUpdate> {
@@ -243,7 +260,11 @@ impl RowDelta {
         let (data, deletes) = (has(|s| &s.data), has(|s| &s.deletes));
         match (data, deletes, removed.is_empty()) {
             (_, false, true) => Operation::Append,
-            (false, false, false) if !self.truncate => Operation::Replace,
+            // A backfill changes what rows say; other rewrites do not.
+            (false, false, false) if !self.rewritten.is_empty() => match self.schema {
+                Some(_) => Operation::Overwrite,
+                None => Operation::Replace,
+            },
             (false, _, _) => Operation::Delete,
             _ => Operation::Overwrite,
         }

@@ -111,7 +111,8 @@ pub fn table_schema(relation: &Relation, raw: bool) -> Result<Schema> {
     let key: HashSet<i32> = key_field_ids(relation).into_iter().collect();
     let mut fields: Vec<NestedFieldRef> =
         relation.columns.iter().map(|c| new_field(c, key.contains(&field_id(c.attnum)))).collect();
-    if raw {
+    // A Parquet file without columns has no rows, a Postgres table without columns may have some.
+    if raw || fields.is_empty() {
         fields.push(raw_field());
     }
     build(fields, &key, 0)

@@ -80,8 +80,7 @@ impl LakeStorage {
             Error::config("LAKE_FOLDER", format!("{what} {}", folder.display()))
                 .with_cure("choose a folder that this user may write, with `--into`")
         };
-        std::fs::create_dir_all(folder)
-            .map_err(|e| bad("cannot make the folder").with_source(e))?;
+        make_folder(folder).map_err(|e| bad("cannot make the folder").with_source(e))?;
         let absolute = folder.canonicalize().map_err(|e| bad("cannot open").with_source(e))?;
         let text = absolute.to_str().ok_or_else(|| bad("not a UTF-8 path:"))?;
         LakeStorage::try_from(Root { root: format!("{SCHEME}{text}") })
@@ -147,10 +146,10 @@ impl LakeStorage {
         Ok(())
     }
 
-    /// Parents of `paths`, always; and their ancestors up to the root's parent, once.
+    /// Parents of `paths`, always; and their ancestors up to the root, once.
     fn unsynced(&self, paths: &[PathBuf]) -> HashSet<PathBuf> {
         let known = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        let top = local_path(&self.root).map(FsPath::new).and_then(FsPath::parent);
+        let top = local_path(&self.root).map(FsPath::new);
         let mut found = HashSet::new();
         for parent in paths.iter().filter_map(|p| p.parent()) {
             found.insert(parent.to_owned());
@@ -193,6 +192,21 @@ fn encode(name: &str) -> String {
         }
     }
     out
+}
+
+/// Makes a folder that survives a power loss: each directory above is synced once it names a new
+/// one.
+fn make_folder(folder: &FsPath) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty());
+    let parent = parent.unwrap_or(FsPath::new("."));
+    make_folder(parent)?;
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_path(parent),
+    }
 }
 
 fn sync_path(path: &FsPath) -> std::io::Result<()> {
@@ -343,6 +357,17 @@ impl FileWrite for Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_made_with_all_above_it() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a/b/c");
+        let storage = LakeStorage::local(&folder).unwrap();
+        assert!(folder.is_dir() && storage.root().ends_with("a/b/c"));
+        std::fs::write(root.path().join("file"), "").unwrap();
+        let error = LakeStorage::local(&root.path().join("file/lake")).unwrap_err();
+        assert_eq!((error.code(), error.exit_code()), ("LAKE_FOLDER", 78));
+    }
 
     #[test]
     fn no_name_leaves_its_folder() {

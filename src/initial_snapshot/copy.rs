@@ -30,7 +30,8 @@ struct Rows {
     header_seen: bool,
 }
 
-/// Runs `statement` (`COPY ... TO STDOUT (FORMAT binary)`) and writes its rows as the table's files.
+/// Runs `statement` (`COPY ... TO STDOUT (FORMAT binary)`) and writes its rows as the table's
+/// files.
 pub(crate) async fn copy_range(
     client: &Client,
     statement: &str,

@@ -3,7 +3,8 @@
 //! 1. The publication is made before the slot (case 24).
 //! 2. Creating the slot exports a snapshot that holds exactly the source transactions with a
 //!    commit_lsn below its consistent point L (case 130). Where the slot exists already, from an
-//!    earlier try or made by the user, a temporary slot gives snapshot and L; the stream then begins
+//!    earlier try or made by the user, a temporary slot gives snapshot and L; the stream then
+//!    begins
 //!    at L just the same.
 //! 3. Workers import the snapshot and COPY ranges of pages. A table that was rewritten since the
 //!    snapshot reads empty through it, so file nodes are compared under a lock first (case 134).
@@ -35,7 +36,7 @@ use crate::postgres::server_error::from_sql;
 use crate::postgres::session::{CreatedSlot, Session, SlotOptions};
 use crate::postgres::slot;
 use crate::postgres::sql::connect_sql;
-use crate::postgres::tables::{CandidateTable, candidate_tables};
+use crate::postgres::tables::candidate_tables;
 use crate::progress::Lsn;
 use crate::window::relation::ReplicaIdentity;
 
@@ -99,36 +100,21 @@ fn stopped() -> Error {
 /// Makes the publications where they are missing; gives the ones to follow.
 async fn publish(client: &Client, settings: &Settings) -> Result<Vec<String>> {
     let append = settings.append_publication();
-    if !publication::publication_info(client, &settings.publication).await?.is_some() {
-        let tables = candidate_tables(client).await?;
-        let names: Vec<_> = tables.iter().map(|t| (t.namespace.clone(), t.name.clone())).collect();
-        if let Some(pattern) = settings.tables.unmatched(&names).first() {
-            return Err(Error::config(
-                "NO_SUCH_TABLE",
-                format!("--tables: `{pattern}` matches no table"),
-            )
-            .with_cure("see what there is with: frazil check"));
+    if publication::publication_info(client, &settings.publication).await?.is_none() {
+        let (keyed, keyless) = to_publish(client, settings).await?;
+        for (namespace, name) in &keyless {
+            let table = format!("{namespace}.{name}");
+            tracing::warn!(table, "no key: only its inserts are followed");
         }
-        let wanted: Vec<_> = tables
-            .iter()
-            .filter(|t| t.obstacle.is_none() && settings.tables.selects(&t.namespace, &t.name))
-            .collect();
-        if wanted.is_empty() {
-            return Err(Error::config("NO_TABLES", "no table can be replicated")
-                .with_cure("see why with: frazil check"));
-        }
-        let name = |t: &&CandidateTable| (t.namespace.clone(), t.name.clone());
-        let keyed: Vec<_> = wanted.iter().filter(|t| t.has_identity).map(|t| name(t)).collect();
-        let keyless: Vec<_> = wanted.iter().filter(|t| !t.has_identity).map(|t| name(t)).collect();
-        publication::create_publication(client, &settings.publication, &keyed, Publish::ALL, false)
-            .await?;
+        // Both or none: a crash between them would leave out the tables without a key.
+        client.batch_execute("BEGIN").await.map_err(from_sql)?;
+        let (name, all) = (&settings.publication, Publish::ALL);
+        publication::create_publication(client, name, &keyed, all, false).await?;
         if !keyless.is_empty() {
-            for (namespace, name) in &keyless {
-                tracing::warn!(table = %format!("{namespace}.{name}"), "no key: only its inserts are followed");
-            }
-            publication::create_publication(client, &append, &keyless, Publish::INSERT_ONLY, false)
-                .await?;
+            let inserts = Publish::INSERT_ONLY;
+            publication::create_publication(client, &append, &keyless, inserts, false).await?;
         }
+        client.batch_execute("COMMIT").await.map_err(from_sql)?;
     }
     let mut publications = vec![settings.publication.clone()];
     if publication::publication_info(client, &append).await?.is_some() {
@@ -136,6 +122,32 @@ async fn publish(client: &Client, settings: &Settings) -> Result<Vec<String>> {
     }
     Ok(publications)
 }
+
+/// The tables to publish: those with a key, and those without, whose UPDATEs and DELETEs Postgres
+/// would refuse if they were published (case 73).
+async fn to_publish(client: &Client, settings: &Settings) -> Result<(Vec<Name>, Vec<Name>)> {
+    let tables = candidate_tables(client).await?;
+    let names: Vec<Name> = tables.iter().map(|t| (t.namespace.clone(), t.name.clone())).collect();
+    if let Some(pattern) = settings.tables.unmatched(&names).first() {
+        let message = format!("--tables: `{pattern}` matches no table");
+        return Err(Error::config("NO_SUCH_TABLE", message)
+            .with_cure("see what there is with: frazil check"));
+    }
+    let (mut keyed, mut keyless) = (Vec::new(), Vec::new());
+    for (table, name) in tables.iter().zip(names) {
+        if table.obstacle.is_none() && settings.tables.selects(&table.namespace, &table.name) {
+            if table.has_identity { keyed.push(name) } else { keyless.push(name) }
+        }
+    }
+    if keyed.is_empty() && keyless.is_empty() {
+        return Err(Error::config("NO_TABLES", "no table can be replicated")
+            .with_cure("see why with: frazil check"));
+    }
+    Ok((keyed, keyless))
+}
+
+/// Schema and table.
+type Name = (String, String);
 
 /// Creates the slot; where it exists, a temporary one that lives as long as `session`.
 async fn export_snapshot(
@@ -272,9 +284,9 @@ impl Worker {
         let mut done = Vec::new();
         while let Some(piece) = self.next() {
             let Some(target) = self.targets.get(piece.table) else { continue };
-            let files =
-                copy::copy_range(&self.client, &piece.statement, &self.lake, target, &self.stats);
-            done.push((piece.table, files.await?));
+            let (client, statement) = (&self.client, &piece.statement);
+            let files = copy::copy_range(client, statement, &self.lake, target, &self.stats);
+            done.push((piece.table, Box::pin(files).await?));
         }
         Ok(done)
     }

@@ -42,7 +42,8 @@ fn has_pages(table: &SourceTable) -> bool {
     table.kind != 'p'
 }
 
-/// A value's text as its type's output function gives it, which a cast to text is not always (inet);
+/// A value's text as its type's output function gives it, which a cast to text is not always
+/// (inet);
 /// `IS NULL` would call a row of NULLs NULL.
 fn as_text(name: &str) -> String {
     format!("CASE num_nulls({name}) WHEN 0 THEN format('%s', {name}) END")

@@ -206,7 +206,7 @@ pub(crate) fn ledger_record(
         pipeline_id: lake.pipeline_id.clone(),
         committed_lsn,
         timeline: position.timeline,
-        system_id: position.system_id.to_string(),
+        system_id: position.system_id,
         source_commit_time: None,
         source_transactions: 0,
         rows: std::collections::BTreeMap::default(),
@@ -277,8 +277,8 @@ impl Gathered {
         Ok(TableChange { ident: ident.clone(), create: None, delta })
     }
 
-    /// Older rows get the constant of a column that was added with a default (case 91): those of the
-    /// lake, and those that this window wrote before the column was there.
+    /// Older rows get the constant of a column that was added with a default (case 91): those of
+    /// the lake, and those that this window wrote before the column was there.
     async fn backfill(
         &mut self,
         lake: &Lake,
@@ -286,36 +286,24 @@ impl Gathered {
         table: &TableState,
         schema: &Schema,
     ) -> Result<Vec<Rewritten>> {
-        let mut lake_files =
-            if self.truncated { Vec::new() } else { read::live_data_files(current).await? };
-        let mut rewritten: HashMap<String, Rewritten> = HashMap::new();
-        for (field_id, constant) in &self.constants {
-            let fill = async |files: &[(DataFile, i64)]| {
-                let (storage, location) = (&lake.storage, table.target.location.as_str());
-                rewrite::backfill(storage, location, schema, files, (*field_id, constant)).await
-            };
-            for segment in &mut self.segments {
-                let files: Vec<_> = segment.data.iter().map(|file| (file.clone(), 0)).collect();
-                for new in fill(&files).await? {
-                    for file in segment.data.iter_mut().filter(|f| f.file_path() == new.old_path) {
-                        *file = new.file.clone();
-                    }
-                }
-            }
-            for new in fill(&lake_files).await? {
-                for (file, _) in
-                    lake_files.iter_mut().filter(|(f, _)| f.file_path() == new.old_path)
-                {
+        if self.constants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (storage, location) = (&lake.storage, table.target.location.as_str());
+        let fill = async |files: &[(DataFile, i64)]| {
+            rewrite::backfill(storage, location, schema, files, &self.constants).await
+        };
+        for segment in &mut self.segments {
+            let files: Vec<_> = segment.data.iter().map(|file| (file.clone(), 0)).collect();
+            for new in fill(&files).await? {
+                for file in segment.data.iter_mut().filter(|f| f.file_path() == new.old_path) {
                     *file = new.file.clone();
                 }
-                let old_path = match rewritten.remove(&new.old_path) {
-                    Some(earlier) => earlier.old_path,
-                    None => new.old_path,
-                };
-                let path = new.file.file_path().to_owned();
-                rewritten.insert(path, Rewritten { old_path, file: new.file });
             }
         }
-        Ok(rewritten.into_values().collect())
+        match self.truncated {
+            true => Ok(Vec::new()),
+            false => fill(&read::live_data_files(current).await?).await,
+        }
     }
 }

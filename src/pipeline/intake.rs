@@ -202,7 +202,8 @@ impl Intake {
         Ok(Step::TransactionEnd(TransactionEnd { end_lsn, commit_time_us, is_wanted }))
     }
 
-    /// Applies one change, if the lake does not hold its transaction already and the table is followed.
+    /// Applies one change, if the lake does not hold its transaction already and the table is
+    /// followed.
     fn change(
         &mut self,
         oid: u32,
@@ -287,8 +288,8 @@ impl Intake {
         }
     }
 
-    /// Stops reading at the end of the last complete source transaction. `false` when the one that is
-    /// arriving reaches back into segments already closed: it is read to its end instead.
+    /// Stops reading at the end of the last complete source transaction. `false` when the one that
+    /// is arriving reaches back into segments already closed: it is read to its end instead.
     pub(crate) fn cut_open_transaction(&mut self) -> Result<bool> {
         let end = match &self.open {
             None => self.at,
@@ -315,5 +316,8 @@ impl Intake {
 
 fn new_table(name: &str) -> Error {
     Error::table("TABLE_ADDED", name, "the table was published after the initial snapshot")
-        .with_cure("its older rows are not in the lake: leave it out with --tables '!...', or start a new lake (frazil drop, then frazil run into an empty folder)")
+        .with_cure(
+            "its older rows are not in the lake: leave it out with --tables '!...', or start a new \
+             lake (frazil drop, then frazil run into an empty folder)",
+        )
 }

@@ -1,6 +1,6 @@
 //! Before the stream: is this the same database, the same history, the same slot, and does the lake
-//! stand where it can go on? The server would skip silently instead of complaining (cases 5 to 8, 16
-//! to 18, 22), so all of it is decided here.
+//! stand where it can go on? The server would skip silently instead of complaining (cases 5 to 8,
+//! 16 to 18, 22), so all of it is decided here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -77,7 +77,13 @@ pub(super) async fn connect(
     };
     let stream = session.start_replication(&options).await?;
     stats.committed(committed_lsn, 0, 0);
-    tracing::info!(slot = settings.slot, position = %committed_lsn, tables = states.len(), binary = options.binary, "following the stream");
+    tracing::info!(
+        slot = settings.slot,
+        position = %committed_lsn,
+        tables = states.len(),
+        binary = options.binary,
+        "following the stream"
+    );
     let interval = if until.is_some() { EAGER_FEEDBACK } else { stream.status_interval() };
     Ok(Flow {
         stream,
@@ -87,9 +93,9 @@ pub(super) async fn connect(
         writers: Writers::new(Arc::clone(lake), settings.window_bytes_max / 2),
         tables: Tables::new(
             Arc::clone(lake),
-            client,
-            publications,
+            (client, publications),
             settings.tables.clone(),
+            options.binary,
             states,
         ),
         progress: Progress::resume(committed_lsn),
@@ -108,7 +114,8 @@ pub(super) async fn connect(
 /// The slot must be ours to use and must not have moved past P (cases 6, 17, 18).
 fn check_slot(slot: Option<SlotInfo>, settings: &Settings, committed_lsn: Lsn) -> Result<()> {
     let name = &settings.slot;
-    let resync = "changes between the lake's position and now may be gone: start a new lake (frazil drop, then frazil run into an empty folder)";
+    let resync = "changes between the lake's position and now may be gone: start a new lake \
+                  (frazil drop, then frazil run into an empty folder)";
     let Some(slot) = slot else {
         return Err(Error::fatal(
             "SLOT_LOST",
@@ -148,8 +155,8 @@ async fn check_history(
     check_position(identity, &history, ledger)
 }
 
-/// Whether P lies in the history that the server has (cases 7, 22). `history`: timelines that ended,
-/// each with the LSN where the next one began.
+/// Whether P lies in the history that the server has (cases 7, 22). `history`: timelines that
+/// ended, each with the LSN where the next one began.
 pub(crate) fn check_position(
     identity: &SystemIdentity,
     history: &[(u32, Lsn)],
@@ -158,7 +165,8 @@ pub(crate) fn check_position(
     let position = ledger.committed_lsn;
     let stop = |code, message: String| {
         Err(Error::fatal(code, message).with_lsn(position).with_cure(
-            "this is not the history the lake was written from: connect to the right server, or start a new lake",
+            "this is not the history the lake was written from: connect to the right server, or \
+             start a new lake",
         ))
     };
     if identity.system_id != ledger.system_id {
@@ -240,8 +248,8 @@ async fn lake_tables(
     Ok(states)
 }
 
-/// Binary mode, unless a followed column has a type whose binary form is not known, or the server is
-/// too old for it.
+/// Binary mode, unless a followed column has a type whose binary form is not known, or the server
+/// is too old for it.
 async fn is_binary(
     client: &Client,
     states: &HashMap<u32, TableState>,

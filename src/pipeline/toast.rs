@@ -1,6 +1,6 @@
-//! Unchanged TOAST that is not in the segment: the value stands in an earlier segment of the window,
-//! or in the lake as it is after the window before (cases 76 to 80). It is read by key, never from
-//! Postgres, and never replaced by NULL or a placeholder.
+//! Unchanged TOAST that is not in the segment: the value stands in an earlier segment of the
+//! window, or in the lake as it is after the window before (cases 76 to 80). It is read by key,
+//! never from Postgres, and never replaced by NULL or a placeholder.
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, MapArray, RecordBatch};
@@ -112,13 +112,13 @@ async fn complete(job: &Job, file: &DataFile, rows: &[(u64, &OpenRow)]) -> Resul
     let (storage, schema) = (&job.lake.storage, &job.target.raw.schema);
     let old = read::read_rows(storage, schema, file, &positions, &wanted).await?;
     for (column, array) in decoded.columns.iter_mut().enumerate() {
-        let lacks = |row: &&OpenRow| row.missing.binary_search(&column).is_ok();
-        if !rows.iter().any(|(_, row)| lacks(&row)) {
+        let lacks = |row: &OpenRow| row.missing.binary_search(&column).is_ok();
+        if !rows.iter().any(|(_, row)| lacks(row)) {
             continue;
         }
         let older = old.column(column);
         let pick: Vec<(usize, usize)> =
-            rows.iter().enumerate().map(|(at, (_, row))| (usize::from(lacks(&row)), at)).collect();
+            rows.iter().enumerate().map(|(at, (_, row))| (usize::from(lacks(row)), at)).collect();
         *array = interleave(&[array.as_ref(), older.as_ref()], &pick).map_err(arrow_error)?;
         take_raw(&mut decoded.raw, &old, relation, column, rows)?;
     }
@@ -166,7 +166,10 @@ fn missing_row(job: &Job) -> Error {
         job.outcome.relation.display(),
         "an UPDATE left a large value unchanged, and the lake has no row with that key",
     )
-    .with_cure("the lake table is not what frazil wrote: check who else writes to it; a new initial snapshot mends it")
+    .with_cure(
+        "the lake table is not what frazil wrote: check who else writes to it; a new initial \
+         snapshot mends it",
+    )
 }
 
 fn arrow_error(error: arrow_schema::ArrowError) -> Error {

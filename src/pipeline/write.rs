@@ -1,4 +1,5 @@
-//! Writing: a closed segment becomes Parquet data files and delete files, table by table in parallel.
+//! Writing: a closed segment becomes Parquet data files and delete files, table by table in
+//! parallel.
 //!
 //! Decoding happens here, on blocking threads, from the receive buffer the socket filled; rows that
 //! were folded away are never decoded.

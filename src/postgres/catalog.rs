@@ -87,16 +87,24 @@ async fn assemble(
     let attributes = client.query(&attributes_sql(version), &[&oids]).await.map_err(from_sql)?;
     let keys = client.query(KEYS, &[&oids]).await.map_err(from_sql)?;
     let types = load_types(client, attributes.iter().map(|row| row.get("atttypid"))).await?;
+    let (attributes, keys) = (by_oid(&attributes), by_oid(&keys));
     let mut tables = Vec::with_capacity(classes.len());
     for class in &classes {
         let oid: u32 = class.get("oid");
-        let of = |row: &&Row| row.get::<_, u32>("oid") == oid;
         let Some(published) = published.get(&oid) else { continue };
-        let attributes: Vec<&Row> = attributes.iter().filter(of).collect();
-        let keys: Vec<&Row> = keys.iter().filter(of).collect();
-        tables.push(table(class, &attributes, &keys, published, &types)?);
+        let attributes = attributes.get(&oid).map(Vec::as_slice).unwrap_or_default();
+        let keys = keys.get(&oid).map(Vec::as_slice).unwrap_or_default();
+        tables.push(table(class, attributes, keys, published, &types)?);
     }
     Ok(tables)
+}
+
+fn by_oid(rows: &[Row]) -> HashMap<u32, Vec<&Row>> {
+    let mut grouped: HashMap<u32, Vec<&Row>> = HashMap::new();
+    for row in rows {
+        grouped.entry(row.get("oid")).or_default().push(row);
+    }
+    grouped
 }
 
 /// `server_version_num` of a SQL connection.

@@ -1,8 +1,8 @@
 //! From a column's type oid and modifier to how frazil stores it.
 //!
 //! Source of the rules: Postgres manual, `pg_type`; the mapping is `docs/types.md`. Domains go to
-//! their base and its type modifier, enums and citext to text, arrays to their element; whatever has
-//! no known binary form is opaque, and so is an array of it.
+//! their base and its type modifier, enums and citext to text, arrays to their element; whatever
+//! has no known binary form is opaque, and so is an array of it.
 
 use std::collections::HashMap;
 
@@ -63,7 +63,8 @@ const TYPES: &str = "\
     SELECT t.oid, t.typname::text AS name, t.typtype::text AS kind, t.typelem AS element, \
            t.typbasetype AS base, t.typtypmod AS typmod, \
            n.nspname = 'pg_catalog' AND t.oid < 16384 AS built_in, \
-           EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid) \
+           EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.oid = t.typelem \
+                    AND e.typarray = t.oid) \
              AS is_array \
     FROM made_of m JOIN pg_catalog.pg_type t ON t.oid = m.oid \
     JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace";

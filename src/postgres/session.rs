@@ -2,7 +2,8 @@
 //!
 //! Source of the rules: Postgres manual, "Message Flow", "SASL Authentication" and "Streaming
 //! Replication Protocol". Our own layer because the stream's bytes must arrive in the caller's
-//! memory in large reads (`facts/hotpath.md`); SQL goes over tokio-postgres instead ([`super::sql`]).
+//! memory in large reads (`facts/hotpath.md`); SQL goes over tokio-postgres instead
+//! ([`super::sql`]).
 
 use std::time::Duration;
 

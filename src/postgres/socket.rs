@@ -239,3 +239,32 @@ impl AsyncWrite for Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn first_read(private: bool, sent: &[u8]) -> io::Result<usize> {
+        let (ours, mut server) = UnixStream::pair().unwrap();
+        let mut socket = Socket::new(Wire::Unix(ours), None, private).guarded();
+        server.write_all(sent).await.unwrap();
+        let mut bytes: Vec<u8> = Vec::new();
+        while bytes.len() < sent.len() {
+            // In pieces, so that the request arrives over several reads.
+            let mut piece = [0; 4];
+            let got = socket.read(&mut piece).await?;
+            bytes.extend_from_slice(&piece[..got]);
+        }
+        Ok(bytes.len())
+    }
+
+    #[tokio::test]
+    async fn a_password_is_not_asked_for_in_clear() {
+        let (clear, md5) = (b"R\0\0\0\x08\0\0\0\x03", b"R\0\0\0\x0c\0\0\0\x05salt");
+        let refused = io::ErrorKind::PermissionDenied;
+        assert_eq!(first_read(false, clear).await.unwrap_err().kind(), refused);
+        assert_eq!(first_read(false, md5).await.unwrap_err().kind(), refused);
+        assert_eq!(first_read(true, clear).await.unwrap(), 9);
+        assert_eq!(first_read(false, b"R\0\0\0\x17\0\0\0\x0aSCRAM").await.unwrap(), 14);
+    }
+}

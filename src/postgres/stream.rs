@@ -165,8 +165,8 @@ fn notice(bytes: &[u8]) {
     tracing::warn!(sqlstate = notice.sqlstate, severity = notice.severity, "{}", notice.message);
 }
 
-/// Bytes of room that [`ReplicationStream::read`] makes where less than `ROOM_MIN` is left, and about
-/// what one call brings at most.
+/// Bytes of room that [`ReplicationStream::read`] makes where less than `ROOM_MIN` is left, and
+/// about what one call brings at most.
 pub const ROOM: usize = 1 << 20;
 const ROOM_MIN: usize = 64 << 10;
 

@@ -1,7 +1,7 @@
 //! Arrays: their elements from the binary and the text form, and their text.
 //!
-//! Source: postgres/src/backend/utils/adt/arrayfuncs.c (`array_send`, `array_out`). Binary: count of
-//! dimensions, a flag for NULLs, the element type's oid, then length and lower bound of each
+//! Source: postgres/src/backend/utils/adt/arrayfuncs.c (`array_send`, `array_out`). Binary: count
+//! of dimensions, a flag for NULLs, the element type's oid, then length and lower bound of each
 //! dimension, then each element as in COPY; all 32 bits. Text: `[0:1]={7,NULL,"a b"}`.
 
 use super::scalar::bad_value;

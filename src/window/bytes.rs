@@ -3,7 +3,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use arrow_array::types::{BinaryType, ByteArrayType, Utf8Type};
+use arrow_array::types::{ByteArrayType, LargeBinaryType, Utf8Type};
 use arrow_array::{ArrayRef, GenericByteArray};
 use arrow_buffer::{ArrowNativeType, Buffer, NullBufferBuilder};
 use arrow_schema::DataType;
@@ -114,7 +114,7 @@ kinded!(Opaque, Utf8Type, "Any other type as text.", _v, _out => Err(binary_form
 pub(crate) struct Bytea;
 
 impl Kinded for Bytea {
-    type Arrow = BinaryType;
+    type Arrow = LargeBinaryType;
 
     #[inline(always)]
     fn binary(v: &[u8], out: &mut Vec<u8>) -> Result<()> {

@@ -76,8 +76,8 @@ struct Column {
 
 impl TupleDecoder {
     /// A decoder for tuples with these columns in wire order; None: the field is skipped.
-    /// `TYPE_MISMATCH` where a column's Arrow type is not [`arrow_type`] of its Postgres type, names
-    /// and metadata aside.
+    /// `TYPE_MISMATCH` where a column's Arrow type is not [`arrow_type`] of its Postgres type,
+    /// names and metadata aside.
     pub fn new(columns: Vec<Option<DecodedColumn>>) -> Result<Self> {
         let column = |(index, about): (usize, Option<DecodedColumn>)| {
             about.map(|about| Column::new(index, about)).transpose()
@@ -102,8 +102,8 @@ impl TupleDecoder {
         Ok(())
     }
 
-    /// Takes what was decoded; the decoder is empty then. `INVALID_UTF8` names the column whose text
-    /// isn't.
+    /// Takes what was decoded; the decoder is empty then. `INVALID_UTF8` names the column whose
+    /// text isn't.
     pub fn finish(&mut self) -> Result<Decoded> {
         let finish = |column: &mut Column| {
             let array = column.store.finish(&column.about.data_type);
@@ -137,10 +137,11 @@ impl Column {
         raw: &mut Vec<RawValue>,
     ) -> Result<()> {
         let mut sink = RawSink { about: &self.about, column: self.index, raw };
+        let (rows, sink) = (cursors, &mut sink);
         let filled = if F::OPAQUE_IS_TEXT && !self.about.pg_type.has_binary_form() {
-            dispatch!(&mut self.store, s => fill::<AsText<F>, _>(s, buf, cursors, first_row, &mut sink))
+            dispatch!(&mut self.store, s => fill::<AsText<F>, _>(s, buf, rows, first_row, sink))
         } else {
-            dispatch!(&mut self.store, s => fill::<F, _>(s, buf, cursors, first_row, &mut sink))
+            dispatch!(&mut self.store, s => fill::<F, _>(s, buf, rows, first_row, sink))
         };
         filled.map_err(|e| e.with_column(&self.about.name))
     }
@@ -228,11 +229,11 @@ pub fn arrow_type(t: &PgType) -> DataType {
         PgType::NumericText | PgType::Text | PgType::Jsonb | PgType::TimeTz | PgType::Opaque => {
             DataType::Utf8
         }
-        PgType::Bytea => DataType::Binary,
+        PgType::Bytea => DataType::LargeBinary,
         PgType::Date => DataType::Date32,
         PgType::Time => DataType::Time64(TimeUnit::Microsecond),
         PgType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
-        PgType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        PgType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
         PgType::Interval => DataType::Struct(
             vec![
                 ArrowField::new("months", DataType::Int32, true),

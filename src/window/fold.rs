@@ -6,12 +6,13 @@
 //!   U(1->2)                ->  delete 1, insert (2,...)
 //! ```
 //! An equality delete is written for a key if and only if its first change in the segment is not an
-//! insert: equality deletes reach smaller sequence numbers only (Iceberg spec, "Scan Planning"), so a
-//! segment's own inserts are safe, and an earlier segment's insert is deleted by a later segment.
+//! insert: equality deletes reach smaller sequence numbers only (Iceberg spec, "Scan Planning"),
+//! so a segment's own inserts are safe, and an earlier segment's insert is deleted by a later
+//! segment.
 //!
-//! Nothing is decoded here. Keys are compared as the bytes that were sent (case 68); a version is two
-//! positions in the receive buffer. Versions of one row are linked, because a later one may leave
-//! columns as unchanged TOAST (cases 76 to 80).
+//! Nothing is decoded here. Keys are compared as the bytes that were sent (case 68); a version is
+//! two positions in the receive buffer. Versions of one row are linked, because a later one may
+//! leave columns as unchanged TOAST (cases 76 to 80).
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -215,8 +216,8 @@ impl Fold {
         key.bytes(buf, &self.gathered)
     }
 
-    /// The key in the tuple at `new`, or in the one at `old` where the key itself is unchanged TOAST
-    /// (case 79).
+    /// The key in the tuple at `new`, or in the one at `old` where the key itself is unchanged
+    /// TOAST (case 79).
     fn key_or_old(&mut self, buf: &[u8], new: u32, old: u32) -> Result<KeyAt> {
         match self.try_key(buf, new)? {
             Some(key) => Ok(key),
@@ -292,10 +293,7 @@ impl Fold {
             self.relation.display(),
             format!("{what} of a table without a key"),
         )
-        .with_cure(format!(
-            "give the table a primary key, or publish only its inserts: ALTER PUBLICATION ... SET (publish = 'insert'); table {}",
-            self.relation.display()
-        )))
+        .with_cure("give it a primary key, or publish only its inserts (publish = 'insert')"))
     }
 }
 

@@ -62,8 +62,8 @@ fn digit(bytes: [u8; 2]) -> Result<u16> {
     }
 }
 
-/// The decimal(`precision`,`scale`) of a binary `numeric`, times 10^`scale`. None where it has none:
-/// NaN, infinities, more digits than it holds on either side of the point.
+/// The decimal(`precision`,`scale`) of a binary `numeric`, times 10^`scale`. None where it has
+/// none: NaN, infinities, more digits than it holds on either side of the point.
 #[inline(always)]
 pub(crate) fn decimal(v: &[u8], precision: u8, scale: i8) -> Result<Option<i128>> {
     let numeric = Numeric::read(v)?;

@@ -1,9 +1,10 @@
 //! What a fold comes to: the rows to write, the keys to delete, and the rows that lack a value.
 //!
-//! Columns that an UPDATE left as unchanged TOAST are looked for along the row's chain: the old tuple
-//! of the same message, then the version before it, and so on. A row found whole is put together in a
-//! side buffer as one complete tuple, so that it is decoded like any other. What is not in the segment
-//! stays open and names the key under which the lake knows the row (cases 76 to 80).
+//! Columns that an UPDATE left as unchanged TOAST are looked for along the row's chain: the old
+//! tuple of the same message, then the version before it, and so on. A row found whole is put
+//! together in a side buffer as one complete tuple, so that it is decoded like any other. What is
+//! not in the segment stays open and names the key under which the lake knows the row (cases 76 to
+//! 80).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -110,8 +111,8 @@ impl<'a> Chain<'a> {
         Self { fold, buf, fields: vec![None; fold.relation.columns.len()] }
     }
 
-    /// Goes back from `version` until every value is found or the chain ends. Gives a tuple with the
-    /// key of the oldest version seen.
+    /// Goes back from `version` until every value is found or the chain ends. Gives a tuple with
+    /// the key of the oldest version seen.
     fn follow(&mut self, mut version: Version) -> Result<u32> {
         loop {
             self.take(version.new, |_| true)?;

@@ -78,7 +78,8 @@ pub struct Column {
     pub name: String,
     /// `pg_attribute.attnum`: unique in the table for ever, so the lake's field id is made from it.
     pub attnum: i16,
-    /// The type oid that the Relation message and `pg_attribute.atttypid` show (a domain's own oid).
+    /// The type oid that the Relation message and `pg_attribute.atttypid` show (a domain's own
+    /// oid).
     pub type_oid: u32,
     /// `pg_attribute.atttypmod`, -1 where there is none.
     pub typmod: i32,

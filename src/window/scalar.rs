@@ -15,7 +15,8 @@ use arrow_array::types::{
 use super::{datetime, numeric};
 use crate::error::{Error, Kind, Result};
 
-/// One Postgres type as numbers of one Arrow type. `None` is a value that the Arrow type can't hold.
+/// One Postgres type as numbers of one Arrow type. `None` is a value that the Arrow type can't
+/// hold.
 pub(crate) trait Scalar {
     /// The Arrow type.
     type Arrow: ArrowPrimitiveType;

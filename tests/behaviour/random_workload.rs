@@ -1,5 +1,5 @@
-//! A random workload over ten tables, followed in several runs, gives the source's rows: key changes,
-//! unchanged TOAST, truncates, rollbacks and savepoints included.
+//! A random workload over ten tables, followed in several runs, gives the source's rows: key
+//! changes, unchanged TOAST, truncates, rollbacks and savepoints included.
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BinaryArray, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int64Array,
+    ArrayRef, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int64Array, LargeBinaryArray,
     StringArray,
 };
 use frazil::iceberg::DataFile;
@@ -68,7 +68,7 @@ async fn nothing_is_above_an_upper_bound() {
     let top: ArrayRef = Arc::new(StringArray::from(vec!["\u{10FFFF}".repeat(40)]));
     let (low, high) = bounds(&written(PgType::Text, &[top]).await);
     assert_eq!((low.is_some(), high), (true, None));
-    let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![[7_u8; 40].as_slice()]));
+    let bytes: ArrayRef = Arc::new(LargeBinaryArray::from(vec![[7_u8; 40].as_slice()]));
     let (low, high) = bounds(&written(PgType::Bytea, &[bytes]).await);
     assert_eq!(low, Some(Datum::binary([7; 16])));
     assert_eq!(high, Some(Datum::binary([[7; 15].as_slice(), &[8]].concat())));

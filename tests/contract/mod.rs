@@ -10,9 +10,11 @@ mod encodings;
 mod foreign_commit;
 mod located;
 mod many_commits;
+mod no_columns;
 mod odd_names;
 mod position;
 mod position_deletes;
+mod random;
 mod read_by_duckdb;
 mod rewound;
 mod schema_change;
@@ -210,7 +212,7 @@ pub(crate) fn summary(table: &Table, key: &str) -> u64 {
     snapshot.summary().additional_properties.get(key).map_or(0, |v| v.parse().unwrap())
 }
 
-/// All files below a folder.
+/// All files below a folder, sorted.
 pub(crate) fn files(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -220,6 +222,7 @@ pub(crate) fn files(folder: &Path) -> Vec<String> {
             false => found.push(path.to_str().unwrap().to_owned()),
         }
     }
+    found.sort();
     found
 }
 

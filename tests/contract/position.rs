@@ -1,6 +1,6 @@
 //! P and all of its record are read back from the catalog, by whoever opens the lake next.
 
-use super::{Lake, lake_commit};
+use super::{Lake, app, change, create, lake_commit};
 use frazil::iceberg::ledger::{history, ledger_ident};
 
 #[tokio::test]
@@ -41,4 +41,21 @@ async fn the_position_never_goes_back() {
     let lake = Lake::new().await;
     lake.commit(None, 10, vec![]).await.unwrap();
     assert_eq!(lake.commit(Some(10), 9, vec![]).await.unwrap_err().code(), "POSITION_ORDER");
+}
+
+#[tokio::test]
+async fn touched_tables_say_the_position_and_no_others() {
+    let lake = Lake::new().await;
+    let (t, u) = (app("t"), app("u"));
+    lake.commit(None, 10, vec![create(&t, vec![]), create(&u, vec![])]).await.unwrap();
+    let before = lake.table(&u).await;
+    let rows = lake.segment(&t, &[(1, "x")], &[]).await;
+    let commit = lake_commit(Some(10), 20, vec![change(&t, vec![rows]), change(&u, vec![])]);
+    lake.committer.commit(&commit).await.unwrap();
+    let table = lake.table(&t).await;
+    let said = &table.metadata().current_snapshot().unwrap().summary().additional_properties;
+    assert_eq!(said["frazil.position"], "0/14");
+    assert_eq!(said["frazil.lake-commit"], commit.ledger.lake_commit.to_string());
+    assert_eq!(table.metadata().properties()["frazil.position"], "0/14");
+    assert_eq!(lake.table(&u).await.metadata_location(), before.metadata_location());
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use arrow_array::builder::{Int32Builder, ListBuilder, StringBuilder};
 use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
-    Float32Array, Float64Array, Int32Array, Int64Array, ListArray, StringArray, StructArray,
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
+    Float64Array, Int32Array, Int64Array, LargeBinaryArray, ListArray, StringArray, StructArray,
     Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow_buffer::OffsetBuffer;
@@ -95,7 +95,11 @@ fn all_types() -> (Relation, Vec<ArrayRef>) {
     add("n18", PgType::Numeric { precision: 18, scale: 2 }, decimal(123, 18, 2));
     add("n38", PgType::Numeric { precision: 38, scale: 10 }, decimal(10_i128.pow(37), 38, 10));
     add("text", PgType::Text, text("ü|'\""));
-    add("bytea", PgType::Bytea, Arc::new(BinaryArray::from(vec![Some(b"\0a".as_slice()), None])));
+    add(
+        "bytea",
+        PgType::Bytea,
+        Arc::new(LargeBinaryArray::from(vec![Some(b"\0a".as_slice()), None])),
+    );
     add("date", PgType::Date, Arc::new(Date32Array::from(vec![Some(-1), None])));
     let time = Time64MicrosecondArray::from(vec![Some(86_399_999_999), None]);
     add("time", PgType::Time, Arc::new(time));

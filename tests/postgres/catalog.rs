@@ -18,7 +18,8 @@ const SQL: &str = "
     CREATE TYPE pair AS (a int, b int);
     CREATE TABLE types (
         id bigint PRIMARY KEY, d price, dd price[], e mood, ee mood[], n numeric, n1 numeric(10,3),
-        n2 numeric(3,-2), n3 numeric(3,5), n4 numeric(40,2), nn numeric(6,1)[], t text, v varchar(9),
+        n2 numeric(3,-2), n3 numeric(3,5), n4 numeric(40,2), nn numeric(6,1)[], t text,
+         v varchar(9),
         c char(3), j json, jb jsonb, x xml, u uuid, ia int[], p pair, pp pair[], m money, ip inet,
         ts timestamptz(3), iv interval, o oid, x8 xid8, ch \"char\", na name, by bytea, r int4range,
         gone int, gen bigint GENERATED ALWAYS AS (id * 2) STORED, late int DEFAULT 5);

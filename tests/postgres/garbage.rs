@@ -24,9 +24,13 @@ fn walk(bytes: &[u8], message: &Message) {
 
 proptest! {
     #[test]
-    fn pgoutput_survives(tag in 0..TAGS.len(), rest in proptest::collection::vec(any::<u8>(), 0..80)) {
+    fn pgoutput_survives(
+        tag in 0..TAGS.len(),
+        rest in proptest::collection::vec(any::<u8>(), 0..80),
+    ) {
         let bytes = [&[TAGS[tag]][..], &rest].concat();
-        for parsed in [parse(&bytes, 0, bytes.len()), parse_streamed(&bytes, 0, bytes.len()).map(|m| m.1)] {
+        let streamed = parse_streamed(&bytes, 0, bytes.len()).map(|m| m.1);
+        for parsed in [parse(&bytes, 0, bytes.len()), streamed] {
             match parsed {
                 Ok(message) => walk(&bytes, &message),
                 Err(error) => prop_assert_eq!(error.code(), "BAD_MESSAGE"),
@@ -46,7 +50,9 @@ proptest! {
 
     #[test]
     fn frames_survive(bytes in proptest::collection::vec(
-        prop_oneof![Just(b'd'), Just(b'w'), Just(b'k'), Just(0u8), Just(9), Just(34), any::<u8>()], 0..200)) {
+        prop_oneof![Just(b'd'), Just(b'w'), Just(b'k'), Just(0u8), Just(9), Just(34), any::<u8>()],
+        0..200,
+    )) {
         let mut pos = 0;
         while let Ok(Some(_)) = next_frame(&bytes, &mut pos, 1_000) {
             prop_assert!(pos <= bytes.len());

@@ -53,6 +53,21 @@ async fn scram_on_every_wire() {
 }
 
 #[tokio::test]
+async fn the_system_is_identified() {
+    let (source, client) = database("identified", "").await;
+    let mut session = Session::connect(&source, "test").await.unwrap();
+    let system = session.identify_system().await.unwrap();
+    let sql = "SELECT system_identifier::text FROM pg_control_system()";
+    let id: String = client.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!((system.system_id, system.timeline), (id, 1));
+    assert!(system.xlogpos_lsn > frazil::progress::Lsn::ZERO);
+    assert_eq!(session.timeline_history(1).await.unwrap(), []);
+    // An error leaves the session fit for the next command.
+    assert!(session.timeline_history(7).await.is_err());
+    assert_eq!(session.show("row_security").await.unwrap(), "off");
+}
+
+#[tokio::test]
 async fn refusals() {
     database("refusals", "").await;
     let (port, folder) = (server().port, server().folder.display());

@@ -17,7 +17,8 @@ const SQL: &str = "
 
 const WORK: &str = "
     INSERT INTO t SELECT g, repeat('x', g) FROM generate_series(1, 500) g;
-    BEGIN; INSERT INTO u SELECT g, 'u' FROM generate_series(1, 50) g; UPDATE t SET v = 'y' WHERE id < 9;
+    BEGIN; INSERT INTO u SELECT g, 'u' FROM generate_series(1, 50) g;
+    UPDATE t SET v = 'y' WHERE id < 9;
     UPDATE t SET id = -id WHERE id < 5; DELETE FROM u WHERE id < 5; UPDATE u SET v = NULL; COMMIT;
     ALTER TABLE t ADD COLUMN w int DEFAULT 3;
     UPDATE t SET w = 4; TRUNCATE u CASCADE; INSERT INTO u VALUES (999, 'end')";

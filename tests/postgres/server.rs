@@ -42,6 +42,7 @@ wait $pid || true
 rm -rf "$1"
 "#;
 
+#[expect(clippy::zombie_processes, reason = "it outlives the tests by a moment, to clean up")]
 pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {

@@ -45,9 +45,9 @@ async fn slot_errors_are_told_apart() {
     let mut stream = session.start_replication(&options).await.unwrap();
     let (mut bytes, mut pos) = (Vec::new(), 0);
     let error = loop {
-        stream.read(&mut bytes).await.unwrap();
         match next_frame(&bytes, &mut pos, MESSAGE_BYTES_MAX) {
-            Ok(_) => {}
+            Ok(Some(_)) => {}
+            Ok(None) => drop(stream.read(&mut bytes).await.unwrap()),
             Err(error) => break error,
         }
     };

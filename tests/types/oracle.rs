@@ -233,7 +233,7 @@ fn show(array: &ArrayRef, row: usize) -> String {
             format!("{:016x}", array.as_primitive::<Float64Type>().value(row).to_bits())
         }
         DataType::Utf8 => array.as_string::<i32>().value(row).to_owned(),
-        DataType::Binary => hex(array.as_binary::<i32>().value(row)),
+        DataType::LargeBinary => hex(array.as_binary::<i64>().value(row)),
         DataType::FixedSizeBinary(_) => hex(array.as_fixed_size_binary().value(row)),
         DataType::Date32 => array.as_primitive::<Date32Type>().value(row).to_string(),
         DataType::Time64(_) => array.as_primitive::<Time64MicrosecondType>().value(row).to_string(),

@@ -64,7 +64,8 @@ impl CatalogDb {
     /// Opens, and makes where missing, `path`.
     ///
     /// # Errors
-    /// `CATALOG_FILE` (config), `CATALOG_BUSY`, `CATALOG_IO` (transient), `CATALOG_CORRUPT` (fatal).
+    /// `CATALOG_FILE` (config), `CATALOG_BUSY`, `CATALOG_IO` (transient), `CATALOG_CORRUPT`
+    /// (fatal).
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let connection = open(path).map_err(|e| catalog_error(path, e))?;
         Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)) })

@@ -110,6 +110,10 @@ pub struct LakeCommit {
 /// the catalog sees all of a lake commit or nothing of it, and a crash at any moment leaves one of
 /// the two. P is read back by [`Committer::position`] from the same catalog, and from nowhere else.
 /// Two committers with the same ledger can never both commit on the same base.
+///
+/// A call of `commit` is driven to its end: dropped half-way it may still commit, and what follows
+/// on the old base is then refused. After an error of unknown outcome the very same lake commit
+/// (same uuid) may be committed again: it is made once.
 #[async_trait]
 pub trait Committer: Send + Sync {
     /// Makes the lake commit; gives the new P.
@@ -123,7 +127,8 @@ pub trait Committer: Send + Sync {
     /// The last record of the ledger; `None` before the first lake commit.
     ///
     /// # Errors
-    /// `LAKE_TOO_NEW` (config) where a newer frazil wrote it; `LAKE_IO`, `CATALOG_BUSY` (transient).
+    /// `LAKE_TOO_NEW` (config) where a newer frazil wrote it; `LAKE_IO`, `CATALOG_BUSY`
+    /// (transient).
     async fn position(&self) -> Result<Option<LedgerRecord>>;
 
     /// A table as it stands in the catalog now.

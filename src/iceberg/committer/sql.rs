@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! fence (ledger's P and uuid) ─► stage all tables ─► metadata files ─► fsync ─► ONE SQL transaction
-//!        ▲                                                                          │ a pointer moved
+//!        ▲                                                                          │ a pointer
+//!        moved
 //!        └──────────────── jitter, reload, stage again ◄────────────────────────────┘
 //! ```
 
@@ -56,7 +57,7 @@ pub struct SqlCommitter {
 struct Ready {
     staged: Staged,
     metadata: TableMetadata,
-    location: String,
+    location: MetadataLocation,
     expired: Vec<String>,
 }
 
@@ -64,7 +65,8 @@ impl SqlCommitter {
     /// Opens the catalog, and makes folder, database and tables where they are missing.
     ///
     /// # Errors
-    /// `LAKE_FOLDER`, `CATALOG_FILE` (config), `CATALOG_BUSY` (transient), `CATALOG_CORRUPT` (fatal).
+    /// `LAKE_FOLDER`, `CATALOG_FILE` (config), `CATALOG_BUSY` (transient), `CATALOG_CORRUPT`
+    /// (fatal).
     pub async fn open(folder: &Path, pipeline_id: &str) -> Result<Self> {
         let folder = folder.to_owned();
         let opened = tokio::task::spawn_blocking(move || {
@@ -111,7 +113,9 @@ impl SqlCommitter {
             return Ok(table);
         }
         let read = TableMetadata::read_from(&self.storage.file_io(), &location).await;
-        let metadata = read.map_err(|e| lake_error("a table's metadata", e).with_table(&ident))?;
+        let metadata = read.map_err(|e| {
+            lake_error("a table's metadata file could not be read", e).with_table(&ident)
+        })?;
         let table = self.build_table(ident.clone(), Some(location), metadata)?;
         self.remember(ident, table.clone());
         Ok(table)
@@ -153,13 +157,16 @@ impl SqlCommitter {
         }
         let staged = self.stage(ledger, lake_commit).await?;
         fail::fail_point!("manifest_written");
-        let ready = self.write_metadata(staged).await?;
-        self.sync(lake_commit, &ready).await?;
+        let ready = prepare(staged)?;
+        if let Err(error) = self.write_metadata(lake_commit, &ready).await {
+            self.discard(&ready).await;
+            return Err(error);
+        }
         fail::fail_point!("before_catalog_commit");
         let moves = ready.iter().map(|r| Move {
             ident: r.staged.ident.clone(),
             old: r.staged.table.metadata_location().map(str::to_owned),
-            new: r.location.clone(),
+            new: r.location.to_string(),
         });
         match self.db.swap(moves.collect()).await? {
             Swap::Conflict => {
@@ -211,12 +218,31 @@ impl SqlCommitter {
             lake_commit.changes.iter().filter(|c| c.create.is_some() || !c.delta.is_empty());
         let jobs = changed.map(|c| self.stage_change(c, &left, &lake_commit.ledger));
         let jobs: Vec<_> = jobs.collect();
-        let mut staged: Vec<Staged> =
-            futures::stream::iter(jobs).buffered(STAGE_PARALLEL).try_collect().await?;
+        let done: Vec<Result<Staged>> =
+            futures::stream::iter(jobs).buffered(STAGE_PARALLEL).collect().await;
+        let (mut staged, mut failed) = (Vec::new(), None);
+        for one in done {
+            match one {
+                Ok(one) => staged.push(one),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
         for one in &staged {
             left.set(&one.ident, one.table.metadata().uuid(), lake_commit.ledger.committed_lsn);
         }
-        staged.push(self.stage_ledger(ledger, &left, &lake_commit.ledger).await?);
+        let last = match failed {
+            Some(error) => Err(error),
+            None => self.stage_ledger(ledger, &left, &lake_commit.ledger).await,
+        };
+        match last {
+            Ok(last) => staged.push(last),
+            Err(error) => {
+                for one in &staged {
+                    self.storage.delete_unreferenced(&one.new_files).await;
+                }
+                return Err(error);
+            }
+        }
         Ok(staged)
     }
 
@@ -275,23 +301,30 @@ impl SqlCommitter {
         delta.stage_keeping(&table, self.ledger_snapshots_max - 1).await
     }
 
-    async fn write_metadata(&self, staged: Vec<Staged>) -> Result<Vec<Ready>> {
-        let jobs = staged.into_iter().map(|staged| async move {
-            let (metadata, expired) = staged.apply_logged()?;
-            let location = next_location(&staged.table, &metadata);
-            let written = metadata.write_to(staged.table.file_io(), &location).await;
-            written.map_err(|e| lake_error("a table's metadata", e).with_table(&staged.ident))?;
-            Ok(Ready { staged, metadata, location: location.to_string(), expired })
+    /// Writes all metadata files, and makes all that they name durable.
+    async fn write_metadata(&self, lake_commit: &LakeCommit, ready: &[Ready]) -> Result<()> {
+        let jobs = ready.iter().map(|one| async move {
+            let io = one.staged.table.file_io();
+            let written = one.metadata.write_to(io, &one.location).await;
+            written.map_err(|e| {
+                let what = "a table's metadata file could not be written";
+                lake_error(what, e).with_table(&one.staged.ident)
+            })
         });
         let jobs: Vec<_> = jobs.collect();
-        futures::stream::iter(jobs).buffered(STAGE_PARALLEL).try_collect().await
+        let mut jobs = futures::stream::iter(jobs).buffered(STAGE_PARALLEL);
+        while let Some(written) = jobs.next().await {
+            written?;
+        }
+        self.sync(lake_commit, ready).await
     }
 
     /// Everything that the catalog is about to name survives a power loss from here on. Data files
     /// were synced when they were closed, their directories were not.
     async fn sync(&self, lake_commit: &LakeCommit, ready: &[Ready]) -> Result<()> {
-        let metadata = ready.iter().flat_map(|r| r.staged.new_files.iter().chain([&r.location]));
-        let metadata: Vec<String> = metadata.cloned().collect();
+        let manifests = ready.iter().flat_map(|r| r.staged.new_files.iter().cloned());
+        let metadata = ready.iter().map(|r| r.location.to_string());
+        let metadata: Vec<String> = manifests.chain(metadata).collect();
         self.storage.sync_files(&metadata).await?;
         let data = lake_commit.changes.iter().flat_map(|c| c.delta.added_files());
         let data = data.map(|f| f.file_path().to_owned());
@@ -304,7 +337,9 @@ impl SqlCommitter {
         self.saw(lake_commit);
         for one in ready {
             let ident = one.staged.ident.clone();
-            if let Ok(table) = self.build_table(ident.clone(), Some(one.location), one.metadata) {
+            if let Ok(table) =
+                self.build_table(ident.clone(), Some(one.location.to_string()), one.metadata)
+            {
                 self.remember(ident, table);
             }
             self.storage.delete_unreferenced(&one.expired).await;
@@ -321,9 +356,19 @@ impl SqlCommitter {
     async fn discard(&self, ready: &[Ready]) {
         for one in ready {
             self.storage.delete_unreferenced(&one.staged.new_files).await;
-            self.storage.delete_unreferenced(std::slice::from_ref(&one.location)).await;
+            self.storage.delete_unreferenced(&[one.location.to_string()]).await;
         }
     }
+}
+
+/// Applies what was staged; writes nothing.
+fn prepare(staged: Vec<Staged>) -> Result<Vec<Ready>> {
+    let ready = staged.into_iter().map(|staged| {
+        let (metadata, expired) = staged.apply_logged()?;
+        let location = next_location(&staged.table, &metadata);
+        Ok(Ready { staged, metadata, location, expired })
+    });
+    ready.collect()
 }
 
 /// What every table touched by a lake commit says of it.
