@@ -30,18 +30,11 @@ const FOLLOWING: &str = "{spinner} {wide_msg}";
 /// Standard error as the bar leaves it; hidden where it is no terminal.
 static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Writes log lines to standard error without tearing the live view.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LogLines;
-
-impl Write for LogLines {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        SCREEN.suspend(|| io::stderr().write(line))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
+/// Standard error for one log line: the live view makes room, and is drawn again below it.
+pub fn log_writer() -> io::Stderr {
+    // Only a terminal that went away can fail here, and then there is nothing to clear.
+    let _ = SCREEN.clear();
+    io::stderr()
 }
 
 /// Writes `text` to standard output without tearing the live view.

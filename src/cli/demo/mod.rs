@@ -1,5 +1,5 @@
-//! `frazil demo`: a private Postgres with a shop under load, copied and followed into a lake; at the
-//! end both sides are compared. Needs nothing, leaves nothing (but with `--keep`).
+//! `frazil demo`: a private Postgres with a shop under load, copied and followed into a lake; at
+//! the end both sides are compared. Needs nothing, leaves nothing (but with `--keep`).
 
 mod compare;
 mod server;
