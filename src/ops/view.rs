@@ -91,14 +91,14 @@ async fn draw(stats: Arc<Stats>, bar: ProgressBar) {
         let lag_us = lag.of(&view, now);
         let was_copying = std::mem::replace(&mut copying, is_copying(&view));
         if copying {
+            let rate = copied.of(view.rows_copied, Instant::now());
+            bar.set_message(format!("{} rows/s", HumanCount(rate)));
             if !was_copying {
                 bar.reset();
                 bar.set_style(style(COPYING));
             }
             bar.set_length(view.rows_to_copy.max(view.rows_copied));
             bar.set_position(view.rows_copied);
-            let rate = copied.of(view.rows_copied, Instant::now());
-            bar.set_message(format!("{} rows/s", HumanCount(rate)));
         } else {
             if was_copying {
                 bar.set_style(style(FOLLOWING));
