@@ -193,7 +193,6 @@ fn as_table(findings: &[Finding], has_lake: bool) -> String {
         return verdict;
     }
     let mut table = table(&["severity", "code", "what", "cure"]);
-    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     for finding in findings {
         table.add_row([name(finding.severity), finding.code, &finding.what, &finding.cure]);
     }
@@ -203,7 +202,10 @@ fn as_table(findings: &[Finding], has_lake: bool) -> String {
 fn as_json(findings: &[Finding], passes: bool) -> serde_json::Value {
     let findings: Vec<_> = findings
         .iter()
-        .map(|f| json!({"severity": name(f.severity), "code": f.code, "what": f.what, "cure": f.cure}))
+        .map(|f| {
+            let severity = name(f.severity);
+            json!({"severity": severity, "code": f.code, "what": f.what, "cure": f.cure})
+        })
         .collect();
     json!({ "ok": passes, "findings": findings })
 }

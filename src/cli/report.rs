@@ -4,11 +4,14 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{Cell, CellAlignment, Table, TableComponent};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, TableComponent};
 
 use crate::error::{Error, Result};
 use crate::ops::logging::LogFormat;
 use crate::ops::view;
+
+/// Tables are at most this wide.
+const TABLE_COLUMNS: u16 = 120;
 
 /// `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -39,6 +42,7 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result<()> {
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(TABLE_COLUMNS);
     // A line between any two rows would double the height.
     table.remove_style(TableComponent::HorizontalLines);
     table.remove_style(TableComponent::MiddleIntersections);
@@ -103,6 +107,8 @@ fn cure(error: &Error) -> Option<&str> {
         ),
         "UNAVAILABLE" => Some("the server is busy, starting or stopping: try again"),
         "BAD_DSN" => Some("write it as postgres://user@host:5432/database"),
+        "BAD_SETTING" => Some("see `frazil run --help`"),
+        "CONFIG_FILE" => Some("is the path of --config right, and may this user read it?"),
         "LOG_FILTER" => Some("use error, warn, info, debug or trace"),
         _ => None,
     })

@@ -1,5 +1,5 @@
-//! `frazil run`: the initial snapshot where the lake has none, then the stream, again and again from
-//! where the lake stands, until stopped.
+//! `frazil run`: the initial snapshot where the lake has none, then the stream, again and again
+//! from where the lake stands, until stopped.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -49,7 +49,8 @@ impl Run {
         let stats = Arc::new(Stats::default());
         let _live = Live::start(Arc::clone(&stats), on_terminal);
         follow(&config, self.until_caught_up, &shutdown, &stats).await?;
-        tracing::info!(position = %stats.view().committed_lsn, "stopped: the lake holds all before this");
+        let position = stats.view().committed_lsn;
+        tracing::info!(%position, "stopped: the lake holds all before this");
         Ok(ExitCode::SUCCESS)
     }
 
@@ -69,7 +70,8 @@ impl Run {
     }
 }
 
-/// Runs until stopped (or caught up): a temporary trouble is tried again from where the lake stands.
+/// Runs until stopped (or caught up): a temporary trouble is tried again from where the lake
+/// stands.
 pub(crate) async fn follow(
     config: &Config,
     until_caught_up: bool,

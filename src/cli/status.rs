@@ -1,5 +1,5 @@
-//! `frazil status`: where the lake stands, and how far the source is ahead of it. The lake's part is
-//! shown also when the source cannot be reached.
+//! `frazil status`: where the lake stands, and how far the source is ahead of it. The lake's
+//! part is shown also when the source cannot be reached.
 
 use std::process::ExitCode;
 
@@ -84,8 +84,14 @@ impl Status {
         let lake = super::existing_lake(&config).await?.ok_or_else(|| no_lake(&config))?;
         let ledger_table = lake.committer.table(&ledger_ident(&lake.pipeline_id)).await?;
         let commits = ledger_table.map(|table| history(&table)).unwrap_or_default();
+        let mut ledger = lake.committer.position().await?;
+        if let Some(ledger) = &mut ledger {
+            // A ledger-only lake commit has no source transaction of its own.
+            let last = commits.iter().find_map(|(_, record)| record.source_commit_time.clone());
+            ledger.source_commit_time = ledger.source_commit_time.take().or(last);
+        }
         let report = Report {
-            ledger: lake.committer.position().await?,
+            ledger,
             source: source_state(&source, &config.settings.slot).await,
             tables: tables(&lake, self.exact).await?,
             exact: self.exact,
@@ -213,10 +219,17 @@ impl Report {
             Ok(source) => {
                 lines.push(slot_line(source));
                 if let Some(ledger) = &self.ledger {
+                    let slot = source.slot.as_ref();
+                    if slot.is_some_and(|slot| is_slot_ahead(slot, ledger.committed_lsn)) {
+                        let line = "            the slot is ahead of this lake: is it another's?";
+                        lines.push(line.to_owned());
+                    }
                     let bytes = ByteSize(source.wal_end.bytes_since(ledger.committed_lsn));
                     let lag = lag_seconds(ledger, source, now);
                     let lag = lag.map_or("unknown time".to_owned(), |s| format!("{s:.1} s"));
-                    lines.push(format!("lag         {lag}, {bytes} of WAL"));
+                    let active = slot.is_some_and(|slot| slot.active);
+                    let most = if active { "" } else { "at most " };
+                    lines.push(format!("lag         {most}{lag}, {bytes} of WAL"));
                 }
             }
         }
@@ -294,6 +307,11 @@ impl Report {
             })).collect::<Vec<_>>(),
         })
     }
+}
+
+/// The slot has forgotten what this lake still needs.
+fn is_slot_ahead(slot: &SlotState, position: Lsn) -> bool {
+    slot.confirmed_flush_lsn.is_some_and(|acknowledged| acknowledged > position)
 }
 
 fn slot_line(source: &SourceState) -> String {

@@ -31,7 +31,8 @@ pub(crate) struct Wait {
     #[command(flatten)]
     target: Target,
     /// How long to wait before giving up with exit status 75
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    #[arg(value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
 

@@ -25,7 +25,7 @@ pub fn init(format: LogFormat, level: &str) -> Result<()> {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let base = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| super::view::LogLines)
+        .with_writer(super::view::log_writer)
         .with_target(false)
         .with_ansi(colour);
     let started = match format {

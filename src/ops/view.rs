@@ -12,33 +12,29 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{Stats, View, now_us};
+use crate::progress::Lsn;
 
-/// How often the live view is drawn.
-const DRAW_EVERY: Duration = Duration::from_millis(250);
+/// How often the figures are looked at, and the live view is drawn.
+const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 /// How often a log line says how far it is, without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// How many looks are remembered while the lake stands still; the oldest count.
+const SAMPLES_MAX: usize = 4_096;
 /// The time a rate is taken over; lake commits come every few seconds.
 const RATE_OVER: Duration = Duration::from_secs(10);
 
 const COPYING: &str =
-    "{spinner} copying [{bar:24}] {human_pos} of about {human_len} rows, {per_sec}, ETA {eta}";
+    "{spinner} copying [{bar:24}] {human_pos} of about {human_len} rows, {msg}, ETA {eta}";
 const FOLLOWING: &str = "{spinner} {wide_msg}";
 
 /// Standard error as the bar leaves it; hidden where it is no terminal.
 static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Writes log lines to standard error without tearing the live view.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LogLines;
-
-impl Write for LogLines {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        SCREEN.suspend(|| io::stderr().write(line))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
+/// Standard error for one log line: the live view makes room, and is drawn again below it.
+pub fn log_writer() -> io::Stderr {
+    // Only a terminal that went away can fail here, and then there is nothing to clear.
+    let _ = SCREEN.clear();
+    io::stderr()
 }
 
 /// Writes `text` to standard output without tearing the live view.
@@ -88,12 +84,15 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 async fn draw(stats: Arc<Stats>, bar: ProgressBar) {
-    let mut rate = Rate::default();
+    let (mut copied, mut rate, mut lag) = (Rate::default(), Rate::default(), Lag::default());
     let mut copying = false;
     loop {
-        let view = stats.view();
+        let (view, now) = (stats.view(), now_us());
+        let lag_us = lag.of(&view, now);
         let was_copying = std::mem::replace(&mut copying, is_copying(&view));
         if copying {
+            let rate = copied.of(view.rows_copied, Instant::now());
+            bar.set_message(format!("{} rows/s", HumanCount(rate)));
             if !was_copying {
                 bar.reset();
                 bar.set_style(style(COPYING));
@@ -104,29 +103,34 @@ async fn draw(stats: Arc<Stats>, bar: ProgressBar) {
             if was_copying {
                 bar.set_style(style(FOLLOWING));
             }
-            bar.set_message(following(&view, rate.of(view.changes, Instant::now()), now_us()));
+            let rate = rate.of(view.changes, Instant::now());
+            bar.set_message(following(&view, rate, lag_us, now));
             bar.tick();
         }
-        tokio::time::sleep(DRAW_EVERY).await;
+        tokio::time::sleep(SAMPLE_EVERY).await;
     }
 }
 
 async fn log(stats: Arc<Stats>) {
-    let mut rate = Rate::default();
+    let (mut copied, mut rate, mut lag) = (Rate::default(), Rate::default(), Lag::default());
+    let mut said = Instant::now();
     loop {
-        tokio::time::sleep(LINE_EVERY).await;
-        let view = stats.view();
+        tokio::time::sleep(SAMPLE_EVERY).await;
+        let (view, now) = (stats.view(), now_us());
+        let lag_us = lag.of(&view, now);
+        if said.elapsed() < LINE_EVERY {
+            continue;
+        }
+        said = Instant::now();
         if is_copying(&view) {
-            let rows_per_second = rate.of(view.rows_copied, Instant::now());
+            let rows_per_second = copied.of(view.rows_copied, said);
             let (rows, of_about) = (view.rows_copied, view.rows_to_copy);
             tracing::info!(rows, of_about, rows_per_second, "copying");
         } else if view.lake_commits > 0 {
-            let rows_per_second = rate.of(view.changes, Instant::now());
-            let now = now_us();
             tracing::info!(
                 rows = view.changes,
-                rows_per_second,
-                lag = %seconds(lag_us(&view, now)),
+                rows_per_second = rate.of(view.changes, said),
+                lag = %seconds(lag_us),
                 lag_bytes = view.lag_bytes(),
                 lake_commits = view.lake_commits,
                 position = %view.committed_lsn,
@@ -141,30 +145,42 @@ fn is_copying(view: &View) -> bool {
     view.lake_commits == 0 && view.rows_to_copy.max(view.rows_copied) > 0
 }
 
-/// Time from the commit of the newest source transaction that has arrived to now, in microseconds;
-/// 0 when the lake holds it.
-fn lag_us(view: &View, now: i64) -> i64 {
-    match view.received_lsn > view.committed_lsn {
-        true => (now - view.received_commit_time_us).max(0),
-        false => 0,
-    }
-}
-
-/// The line of a run that follows the stream.
-fn following(view: &View, rows_per_second: u64, now: i64) -> String {
+/// The line of a run that follows the stream; what matters most comes first.
+fn following(view: &View, rows_per_second: u64, lag_us: i64, now: i64) -> String {
     if view.lake_commits == 0 {
         return "connecting".to_owned();
     }
     format!(
-        "{} rows/s | lag {}, {} | {} rows in {} lake commits, the last {} ago at {}",
+        "{} rows/s | lag {}, {} | lake at {}, {} ago | {} rows, {} lake commits",
         HumanCount(rows_per_second),
-        seconds(lag_us(view, now)),
+        seconds(lag_us),
         ByteSize(view.lag_bytes()),
+        view.committed_lsn,
+        seconds(now - view.committed_at_us),
         HumanCount(view.changes),
         HumanCount(view.lake_commits),
-        seconds(now - view.committed_at_us),
-        view.committed_lsn
     )
+}
+
+/// How old the oldest source transaction is that has arrived and is not in the lake.
+#[derive(Debug, Default)]
+struct Lag {
+    /// What had arrived at each look, and when its newest source transaction was committed.
+    waiting: VecDeque<(Lsn, i64)>,
+}
+
+impl Lag {
+    /// The lag in microseconds; 0 when the lake holds all that arrived.
+    fn of(&mut self, view: &View, now: i64) -> i64 {
+        let is_new = self.waiting.back().is_none_or(|(lsn, _)| *lsn < view.received_lsn);
+        if is_new && self.waiting.len() < SAMPLES_MAX {
+            self.waiting.push_back((view.received_lsn, view.received_commit_time_us));
+        }
+        while self.waiting.front().is_some_and(|(lsn, _)| *lsn <= view.committed_lsn) {
+            self.waiting.pop_front();
+        }
+        self.waiting.front().map_or(0, |(_, commit_time)| (now - commit_time).max(0))
+    }
 }
 
 /// A span of microseconds for people: tenths of a second, or whole units above two minutes.
@@ -201,7 +217,6 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::Lsn;
 
     #[test]
     fn spans_read_well() {
@@ -212,12 +227,19 @@ mod tests {
     }
 
     #[test]
-    fn lag_is_zero_when_the_lake_holds_all_that_came() {
+    fn lag_is_the_age_of_the_oldest_that_the_lake_lacks() {
+        let mut lag = Lag::default();
         let mut view = View { received_lsn: Lsn(9), committed_lsn: Lsn(9), ..View::default() };
-        assert_eq!(lag_us(&view, 5_000_000), 0);
-        view.received_lsn = Lsn(10);
-        view.received_commit_time_us = 3_000_000;
-        assert_eq!(lag_us(&view, 5_000_000), 2_000_000);
+        assert_eq!(lag.of(&view, 5_000_000), 0);
+        for (lsn, commit_time) in [(10, 3_000_000), (20, 4_000_000)] {
+            view.received_lsn = Lsn(lsn);
+            view.received_commit_time_us = commit_time;
+            assert_eq!(lag.of(&view, 5_000_000), 2_000_000);
+        }
+        view.committed_lsn = Lsn(10);
+        assert_eq!(lag.of(&view, 5_000_000), 1_000_000);
+        view.committed_lsn = Lsn(20);
+        assert_eq!(lag.of(&view, 9_000_000), 0);
     }
 
     #[test]
@@ -238,11 +260,11 @@ mod tests {
             server_lsn: Lsn(0x1_0000_00ff),
             ..View::default()
         };
+        let line = following(&view, 1_500, 0, 2_000_000);
         assert_eq!(
-            following(&view, 1_500, 2_000_000),
-            "1,500 rows/s | lag 0.0 s, 0 B | 12,000 rows in 3 lake commits, the last 2.0 s ago at \
-             1/FF"
+            line,
+            "1,500 rows/s | lag 0.0 s, 0 B | lake at 1/FF, 2.0 s ago | 12,000 rows, 3 lake commits"
         );
-        assert_eq!(following(&View::default(), 0, 0), "connecting");
+        assert_eq!(following(&View::default(), 0, 0, 0), "connecting");
     }
 }

@@ -1,7 +1,7 @@
 //! Source and lake, table by table: rows and a hash of all their values.
 //!
-//! Both sides become the lake's Arrow rows, each row is encoded canonically (`arrow_row`, columns by
-//! name) and hashed to 128 bits; the sum over the rows does not depend on their order.
+//! Both sides become the lake's Arrow rows, each row is encoded canonically (`arrow_row`, columns
+//! by name) and hashed to 128 bits; the sum over the rows does not depend on their order.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! `frazil demo`: a private Postgres with a shop under load, copied and followed into a lake; at the
-//! end both sides are compared. Needs nothing, leaves nothing (but with `--keep`).
+//! `frazil demo`: a private Postgres with a shop under load, copied and followed into a lake; at
+//! the end both sides are compared. Needs nothing, leaves nothing (but with `--keep`).
 
 mod compare;
 mod server;
@@ -231,10 +231,13 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if !self.keep
-            && let Err(error) = std::fs::remove_dir_all(&self.path)
-        {
-            tracing::warn!(%error, "cannot remove {}", self.path.display());
+        if self.keep {
+            return;
+        }
+        // A writer that was broken off may still add a file.
+        let removed = (0..REMOVE_TRIES).find_map(|_| std::fs::remove_dir_all(&self.path).ok());
+        if removed.is_none() {
+            tracing::warn!("cannot remove {}", self.path.display());
         }
     }
 }

@@ -94,7 +94,10 @@ impl Programs {
         let user = (number_of(&["-u"])? == 0).then_some("postgres");
         if user.is_some() {
             number_of(&["-u", "postgres"]).map_err(|e| {
-                e.with_cure("Postgres does not run as root: run the demo as another user, or make the user `postgres`")
+                e.with_cure(
+                    "Postgres does not run as root: run the demo as another user, or make the \
+                     user `postgres`",
+                )
             })?;
         }
         Ok(Self { folder, user })
