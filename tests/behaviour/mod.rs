@@ -1,3 +1,5 @@
 //! What frazil does, seen from outside: the binary, a real Postgres, an independent reader.
 
+mod ddl;
 mod random_workload;
+mod scene;
