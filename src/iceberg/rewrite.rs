@@ -17,9 +17,9 @@ use crate::iceberg::read::{field_id, fields};
 use crate::iceberg::row_delta::Rewritten;
 use crate::iceberg::storage::LakeStorage;
 
-/// Writes each file again with `constant` (one row) in field `field_id`; `schema` is the table's
-/// new one. Files that have the field already are left alone. Position deletes would lose their
-/// files: a table that has some must be compacted first.
+/// Writes each file again with the constants (one row each, by field id) of the fields that it lacks;
+/// `schema` is the table's new one. Files that have all the fields are left alone. Position deletes
+/// would lose their files: a table that has some must be compacted first.
 ///
 /// # Errors
 /// `LAKE_IO` (transient).
@@ -28,7 +28,7 @@ pub async fn backfill(
     table_location: &str,
     schema: &Schema,
     files: &[(DataFile, i64)],
-    (new_field, constant): (i32, &ArrayRef),
+    constants: &[(i32, ArrayRef)],
 ) -> Result<Vec<Rewritten>> {
     let ids: Vec<i32> = schema.as_struct().fields().iter().map(|f| f.id).collect();
     let fields = fields(schema, &ids)?;
@@ -36,13 +36,15 @@ pub async fn backfill(
     let mut rewritten = Vec::new();
     for (file, _) in files {
         let mut rows = read_all(storage, file, fields.clone()).await?;
-        if rows.has_field(new_field) {
+        let lacking: Vec<&(i32, ArrayRef)> =
+            constants.iter().filter(|(field, _)| !rows.has_field(*field)).collect();
+        if lacking.is_empty() {
             continue;
         }
         let content = FileContent::Data;
         let mut writer = FileWriter::new(storage, table_location, schema, content, &hints)?;
         while let Some(batch) = rows.next().await? {
-            writer.write(&fill(&batch, &fields, new_field, constant)?).await?;
+            writer.write(&fill(&batch, &fields, &lacking)?).await?;
         }
         if let Some(new) = writer.close().await? {
             check_rows(file, &new)?;
@@ -55,14 +57,13 @@ pub async fn backfill(
 fn fill(
     rows: &RecordBatch,
     fields: &[FieldRef],
-    new_field: i32,
-    constant: &ArrayRef,
+    constants: &[&(i32, ArrayRef)],
 ) -> Result<RecordBatch> {
     let zeros = UInt32Array::from(vec![0; rows.num_rows()]);
     let columns = rows.columns().iter().zip(fields).map(|(column, field)| {
-        if field_id(field) != Some(new_field) {
+        let Some((_, constant)) = constants.iter().find(|(id, _)| field_id(field) == Some(*id)) else {
             return Ok(column.clone());
-        }
+        };
         let constant = retype(constant, field.data_type())?;
         take(&constant, &zeros, None)
             .map_err(|e| Error::fatal("LAYOUT", "a default could not be repeated").with_source(e))

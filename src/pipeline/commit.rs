@@ -286,36 +286,24 @@ impl Gathered {
         table: &TableState,
         schema: &Schema,
     ) -> Result<Vec<Rewritten>> {
-        let mut lake_files =
-            if self.truncated { Vec::new() } else { read::live_data_files(current).await? };
-        let mut rewritten: HashMap<String, Rewritten> = HashMap::new();
-        for (field_id, constant) in &self.constants {
-            let fill = async |files: &[(DataFile, i64)]| {
-                let (storage, location) = (&lake.storage, table.target.location.as_str());
-                rewrite::backfill(storage, location, schema, files, (*field_id, constant)).await
-            };
-            for segment in &mut self.segments {
-                let files: Vec<_> = segment.data.iter().map(|file| (file.clone(), 0)).collect();
-                for new in fill(&files).await? {
-                    for file in segment.data.iter_mut().filter(|f| f.file_path() == new.old_path) {
-                        *file = new.file.clone();
-                    }
-                }
-            }
-            for new in fill(&lake_files).await? {
-                for (file, _) in
-                    lake_files.iter_mut().filter(|(f, _)| f.file_path() == new.old_path)
-                {
+        if self.constants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (storage, location) = (&lake.storage, table.target.location.as_str());
+        let fill = async |files: &[(DataFile, i64)]| {
+            rewrite::backfill(storage, location, schema, files, &self.constants).await
+        };
+        for segment in &mut self.segments {
+            let files: Vec<_> = segment.data.iter().map(|file| (file.clone(), 0)).collect();
+            for new in fill(&files).await? {
+                for file in segment.data.iter_mut().filter(|f| f.file_path() == new.old_path) {
                     *file = new.file.clone();
                 }
-                let old_path = match rewritten.remove(&new.old_path) {
-                    Some(earlier) => earlier.old_path,
-                    None => new.old_path,
-                };
-                let path = new.file.file_path().to_owned();
-                rewritten.insert(path, Rewritten { old_path, file: new.file });
             }
         }
-        Ok(rewritten.into_values().collect())
+        match self.truncated {
+            true => Ok(Vec::new()),
+            false => fill(&read::live_data_files(current).await?).await,
+        }
     }
 }
