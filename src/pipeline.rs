@@ -119,7 +119,7 @@ impl Flow {
             _ = self.feedback.tick() => self.send_status().await?,
             // The window is old enough, and whole.
             () = self.window.due(self.commit_interval), if self.may_commit() => {
-                self.start_lake_commit()?;
+                self.start_lake_commit().await?;
             }
             // Files were written and memory is free again: look once more.
             () = self.writers.room(), if !has_room => {}
@@ -153,7 +153,7 @@ impl Flow {
                     self.stats.received(end.end_lsn, end.commit_time_us);
                     self.window.add(&end);
                     if self.may_commit() && self.window.is_due(self.commit_interval) {
-                        self.start_lake_commit()?;
+                        self.start_lake_commit().await?;
                     }
                     if self.leaving.is_some() {
                         self.intake.cut_open_transaction()?;
@@ -172,7 +172,8 @@ impl Flow {
     }
 
     /// Closes the window and starts its lake commit; the next window fills meanwhile.
-    fn start_lake_commit(&mut self) -> Result<()> {
+    async fn start_lake_commit(&mut self) -> Result<()> {
+        self.tables.check_catalog().await?;
         self.window.seal(&mut self.intake, &self.tables, &self.writers);
         let next = self.window.next();
         let window = std::mem::replace(&mut self.window, next);
@@ -196,7 +197,7 @@ impl Flow {
         crate::ops::crash_point("before_acknowledge");
         self.send_status().await?;
         crate::ops::crash_point("after_acknowledge");
-        self.tables.check_catalog().await
+        Ok(())
     }
 
     async fn send_status(&mut self) -> Result<()> {
@@ -221,7 +222,7 @@ impl Flow {
             if self.window.is_empty() && (asked || old || lag >= IDLE_POSITION_BYTES) {
                 self.window.idle(wal_end);
                 if self.may_commit() {
-                    self.start_lake_commit()?;
+                    self.start_lake_commit().await?;
                 }
             }
         }

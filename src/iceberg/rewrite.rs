@@ -61,7 +61,8 @@ fn fill(
 ) -> Result<RecordBatch> {
     let zeros = UInt32Array::from(vec![0; rows.num_rows()]);
     let columns = rows.columns().iter().zip(fields).map(|(column, field)| {
-        let Some((_, constant)) = constants.iter().find(|(id, _)| field_id(field) == Some(*id)) else {
+        let Some((_, constant)) = constants.iter().find(|(id, _)| field_id(field) == Some(*id))
+        else {
             return Ok(column.clone());
         };
         let constant = retype(constant, field.data_type())?;

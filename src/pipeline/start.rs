@@ -87,9 +87,9 @@ pub(super) async fn connect(
         writers: Writers::new(Arc::clone(lake), settings.window_bytes_max / 2),
         tables: Tables::new(
             Arc::clone(lake),
-            client,
-            publications,
+            (client, publications),
             settings.tables.clone(),
+            options.binary,
             states,
         ),
         progress: Progress::resume(committed_lsn),

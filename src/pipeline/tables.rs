@@ -97,6 +97,7 @@ pub(crate) struct Tables {
     client: Client,
     publications: Vec<String>,
     selection: Patterns,
+    is_binary: bool,
     by_oid: Arc<HashMap<u32, TableState>>,
     targets: Arc<HashMap<u32, Arc<ParquetTarget>>>,
     check_due: bool,
@@ -104,12 +105,13 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// The tables in `states`, looked up in the source through `client`.
+    /// The tables in `states`, looked up in the source through `client`; `is_binary`: the stream
+    /// sends binary values.
     pub(crate) fn new(
         lake: Arc<Lake>,
-        client: Client,
-        publications: Vec<String>,
+        (client, publications): (Client, Vec<String>),
         selection: Patterns,
+        is_binary: bool,
         states: HashMap<u32, TableState>,
     ) -> Self {
         let targets = states.iter().map(|(&oid, s)| (oid, Arc::clone(&s.target))).collect();
@@ -118,6 +120,7 @@ impl Tables {
             client,
             publications,
             selection,
+            is_binary,
             by_oid: Arc::new(states),
             targets: Arc::new(targets),
             check_due: false,
@@ -154,6 +157,7 @@ impl Tables {
             return Ok(None);
         };
         if is_described_by(&state.facts.relation, wire) {
+            self.check_due = true;
             intake.follow(Arc::clone(&state.target.relation), wire.clone());
             return Ok(None);
         }
@@ -167,6 +171,16 @@ impl Tables {
         let relation = relation_from(before, fresh.as_ref().map(|f| &f.relation), wire)?;
         let added: Vec<&Column> =
             relation.columns.iter().filter(|c| at_attnum(before, c.attnum).is_none()).collect();
+        if self.is_binary
+            && let Some(column) = added.iter().find(|c| !c.pg_type.has_binary_form())
+        {
+            return Err(Error::transient(
+                "TEXT_MODE_NEEDED",
+                "a new column's type has no known binary form: the stream goes on in text mode",
+            )
+            .with_table(before.display())
+            .with_column(&column.name));
+        }
         let mut facts = SourceFacts { relation: relation.clone(), ..state.facts.clone() };
         let mut constants = Vec::new();
         if let Some(fresh) = &fresh {
@@ -214,7 +228,8 @@ impl Tables {
     }
 
     /// Looks for what the stream does not tell, after a Relation message came again and every 30 s:
-    /// rewrites, tables that are no longer published.
+    /// rewrites, columns dropped and added again. Before the lake commit, so that nothing is applied
+    /// that turns out to mean something else.
     pub(crate) async fn check_catalog(&mut self) -> Result<()> {
         if !self.check_due && self.checked.elapsed() < CATALOG_CHECK {
             return Ok(());
@@ -227,7 +242,7 @@ impl Tables {
         for (oid, state) in self.by_oid.iter() {
             let Some(now) = now.get(oid) else { continue };
             compare(state, now)?;
-            if state.facts.differ(now) {
+            if state.facts.differ(now) && has_same_columns(state, now) {
                 moved.push((*oid, now.relfilenode, now.attribute_xmins.clone()));
             }
         }
@@ -251,8 +266,28 @@ impl Tables {
     }
 }
 
-/// Stops where the catalog shows a rewrite that the lake does not know.
+/// Whether the catalog has the columns that the lake knows. While it has others, their Relation
+/// message is still to come, and what it needs to be compared with must stay.
+fn has_same_columns(state: &TableState, now: &SourceTable) -> bool {
+    let attnums = |relation: &Relation| -> Vec<i16> {
+        relation.columns.iter().map(|column| column.attnum).collect()
+    };
+    attnums(&state.facts.relation) == attnums(&now.relation)
+}
+
+/// Stops where the catalog shows a rewrite that the lake does not know, or a column that was dropped
+/// and added again: its Relation message can be the same as before (case 94).
 pub(super) fn compare(state: &TableState, now: &SourceTable) -> Result<()> {
+    let before = &state.facts.relation;
+    let is_another = |column: &&Column| {
+        let same_name = |c: &&Column| c.name == column.name && c.type_oid == column.type_oid;
+        at_attnum(&now.relation, column.attnum).is_none()
+            && now.relation.columns.iter().any(|c| same_name(&c))
+    };
+    if let Some(column) = before.columns.iter().find(is_another) {
+        let what = "the column was dropped and added again";
+        return Err(changed(before, what).with_column(&column.name));
+    }
     if state.facts.was_rewritten(now) {
         let what = "ALTER TABLE rewrote the table, which sends no rows";
         return Err(changed(&state.facts.relation, what));
@@ -262,9 +297,23 @@ pub(super) fn compare(state: &TableState, now: &SourceTable) -> Result<()> {
 
 /// Whether `wire` describes exactly `relation`.
 fn is_described_by(relation: &Relation, wire: &WireRelation) -> bool {
+    let same = |(column, wire): (&Column, &WireColumn)| {
+        is_same(column, wire) && column.typmod == wire.typmod
+    };
     Some(relation.identity) == replica_identity(wire)
         && relation.columns.len() == wire.columns.len()
-        && relation.columns.iter().zip(&wire.columns).all(|(column, wire)| is_same(column, wire))
+        && relation.columns.iter().zip(&wire.columns).all(same)
+        && wire_key(wire).is_none_or(|key| key == relation.key)
+}
+
+/// The key's columns as `wire` flags them; with FULL every column is flagged, which says nothing
+/// (case 71).
+fn wire_key(wire: &WireRelation) -> Option<Vec<usize>> {
+    let flagged = |(at, column): (usize, &WireColumn)| column.key.then_some(at);
+    match replica_identity(wire) {
+        Some(ReplicaIdentity::Full) => None,
+        _ => Some(wire.columns.iter().enumerate().filter_map(flagged).collect()),
+    }
 }
 
 fn is_same(column: &Column, wire: &WireColumn) -> bool {
@@ -318,6 +367,9 @@ fn relation_from(
         .collect();
     if key.len() != wanted.len() {
         return Err(changed(before, "a key column was dropped"));
+    }
+    if wire_key(wire).is_some_and(|sent| sent != key) {
+        return Err(changed(before, "the table's key changed"));
     }
     let identity = replica_identity(wire).unwrap_or(before.identity);
     Ok(Relation { columns, key, identity, ..before.clone() })
