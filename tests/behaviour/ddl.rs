@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::scene::{Scene, metadata, stop};
 use crate::support::frazil::DEADLINE;
 
@@ -122,7 +124,8 @@ async fn a_renamed_column_keeps_its_field_id() {
     scene.wait_until_the_lake_holds_it().await;
     scene.assert_equal(&["public.t"]).await;
     let found = metadata(&scene.lake.state(), "public.t");
-    let schema = found["schemas"].as_array().unwrap().last().unwrap().clone();
+    let current = |schema: &&Value| schema["schema-id"] == found["current-schema-id"];
+    let schema = found["schemas"].as_array().unwrap().iter().find(current).unwrap();
     let field = schema["fields"].as_array().unwrap().iter().find(|f| f["name"] == "renamed");
     assert_eq!(field.unwrap()["id"], 2);
     stop(frazil);
@@ -167,7 +170,7 @@ async fn stops(prepare: &str, sql: &str, code: &str) {
     for is_down in [false, true] {
         let mut scene = Scene::new(&format!("{TABLE}{prepare}")).await;
         let running = scene.started();
-        scene.sql("INSERT INTO t(id) VALUES (50)").await;
+        scene.sql("INSERT INTO t(id, b) VALUES (50, 50)").await;
         scene.wait_until_the_lake_holds_it().await;
         let running = match is_down {
             true => {
@@ -199,7 +202,12 @@ async fn stops(prepare: &str, sql: &str, code: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn drop_and_add_again_stops() {
-    stops("", "ALTER TABLE t DROP COLUMN b;ALTER TABLE t ADD COLUMN b int;INSERT INTO t VALUES (9)", "SCHEMA_CHANGED").await;
+    stops(
+        "",
+        "ALTER TABLE t DROP COLUMN b;ALTER TABLE t ADD COLUMN b int;INSERT INTO t VALUES (9)",
+        "SCHEMA_CHANGED",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +215,6 @@ async fn another_type_stops() {
     for sql in [
         "ALTER TABLE t ALTER b TYPE bigint;INSERT INTO t VALUES (9)",
         "ALTER TABLE t ALTER b TYPE text;INSERT INTO t VALUES (9)",
-        "ALTER TABLE t ALTER a TYPE varchar;INSERT INTO t VALUES (9)",
     ] {
         stops("", sql, "SCHEMA_CHANGED").await;
     }
@@ -215,8 +222,10 @@ async fn another_type_stops() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_precision_stops_or_is_followed() {
-    let mut scene =
-        Scene::new("CREATE TABLE t(id int PRIMARY KEY, n numeric(5,2)); INSERT INTO t VALUES (1, 123.45)").await;
+    let mut scene = Scene::new(
+        "CREATE TABLE t(id int PRIMARY KEY, n numeric(5,2)); INSERT INTO t VALUES (1, 123.45)",
+    )
+    .await;
     scene.catch_up().succeeded();
     scene.sql("ALTER TABLE t ALTER n TYPE numeric(9,2)").await;
     scene.sql("INSERT INTO t VALUES (2, 1234567.89)").await;
@@ -229,8 +238,34 @@ async fn another_precision_stops_or_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_name_for_the_same_text_is_followed() {
+    let mut scene = Scene::new(TABLE).await;
+    let frazil = scene.started();
+    scene.sql("ALTER TABLE t ALTER a TYPE varchar; INSERT INTO t VALUES (9, 'x')").await;
+    scene.wait_until_the_lake_holds_it().await;
+    scene.assert_equal(&["public.t"]).await;
+    stop(frazil);
+}
+
+/// No row is rewritten, but what the old key does not tell apart the new one may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wider_primary_key_stops() {
+    stops(
+        "ALTER TABLE t ALTER b SET NOT NULL;",
+        "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, b);INSERT INTO t VALUES (1, 'second', 99);UPDATE t SET a = 'new' WHERE b = 99",
+        "SCHEMA_CHANGED",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_volatile_default_stops() {
-    stops("", "ALTER TABLE t ADD COLUMN r float8 DEFAULT random();INSERT INTO t VALUES (9)", "SCHEMA_CHANGED").await;
+    stops(
+        "",
+        "ALTER TABLE t ADD COLUMN r float8 DEFAULT random();INSERT INTO t VALUES (9)",
+        "SCHEMA_CHANGED",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,17 +306,6 @@ async fn a_table_published_later_stops_at_its_first_change() {
     scene.assert_equal(&["public.t"]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_cure_for_a_changed_table_works() {
-    let mut scene = Scene::new(TABLE).await;
-    scene.catch_up().succeeded();
-    scene.sql("ALTER TABLE t ALTER b TYPE text").await;
-    scene.sql("INSERT INTO t VALUES (9); INSERT INTO other VALUES (1)").await;
-    scene.catch_up().exited(1).said("SCHEMA_CHANGED").said("--tables '!");
-    scene.run().arg("--until-caught-up").arg("--tables=*,!public.t").finish().succeeded();
-    scene.assert_equal(&["public.other"]).await;
-}
-
 /// VACUUM FULL writes the constant into the rows and forgets it: what frazil has not asked for by
 /// then, it can't ask for any more.
 #[tokio::test(flavor = "multi_thread")]
@@ -292,7 +316,7 @@ async fn a_constant_that_vacuum_full_took_away_is_not_lost_in_silence() {
     scene.wait_until_the_lake_holds_it().await;
     scene.sql("ALTER TABLE t ADD COLUMN c int DEFAULT 7").await;
     // Another Relation message makes frazil look at the catalog, which has the new column by now.
-    scene.sql("ANALYZE other").await;
+    scene.sql("ALTER TABLE other SET (fillfactor = 90)").await;
     for id in 2..4 {
         scene.sql(&format!("INSERT INTO other VALUES ({id})")).await;
         scene.wait_until_the_lake_holds_it().await;

@@ -28,7 +28,8 @@ async fn old_rows_get_the_default() {
     let seven: ArrayRef = Arc::new(Int32Array::from(vec![7]));
     let files = live_data_files(&table).await.unwrap();
     let location = lake.storage.table_location(&t);
-    let rewritten = backfill(&lake.storage, &location, &schema, &files, &[(3, seven.clone())]).await.unwrap();
+    let rewritten =
+        backfill(&lake.storage, &location, &schema, &files, &[(3, seven.clone())]).await.unwrap();
     assert_eq!(rewritten.len(), 2);
     let mut with = change(&t, vec![]);
     with.delta.rewritten = rewritten;
@@ -44,6 +45,7 @@ async fn old_rows_get_the_default() {
         assert!(rows.column(2).as_primitive::<Int32Type>().iter().all(|v| v == Some(7)));
     }
     let files = live_data_files(&table).await.unwrap();
-    let again = backfill(&lake.storage, &location, &schema, &files, &[(3, seven.clone())]).await.unwrap();
+    let again =
+        backfill(&lake.storage, &location, &schema, &files, &[(3, seven.clone())]).await.unwrap();
     assert!(again.is_empty(), "files that have the column are left alone");
 }
