@@ -86,7 +86,7 @@ pub(crate) async fn follow(
                 .await
             {
                 Ok(()) => return Ok(()),
-                Err(_) if shutdown.is_requested() => return Ok(()),
+                Err(error) if shutdown.is_requested() => return left_with(error),
                 Err(error) => error,
             };
         if stats.view().lake_commits > before {
@@ -108,6 +108,16 @@ pub(crate) async fn follow(
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// A stop is clean although the source was in the way: nothing is lost, the next start goes on. One
+/// whose lake commit failed is not.
+fn left_with(error: Error) -> Result<()> {
+    if error.kind() != Kind::Transient || error.code() == "LAKE_IO" {
+        return Err(error);
+    }
+    tracing::warn!(code = error.code(), "{error}");
+    Ok(())
 }
 
 fn pauses() -> impl Iterator<Item = Duration> {
