@@ -126,7 +126,9 @@ pub(crate) fn metadata(state: &LakeState, table: &str) -> Value {
 
 /// The summaries of all iceberg_snapshots that a metadata file lists, oldest first.
 pub(crate) fn summaries(metadata: &Value) -> Vec<&Value> {
-    metadata["snapshots"].as_array().unwrap().iter().map(|one| &one["summary"]).collect()
+    let mut snapshots: Vec<&Value> = metadata["snapshots"].as_array().unwrap().iter().collect();
+    snapshots.sort_by_key(|one| one["sequence-number"].as_u64());
+    snapshots.into_iter().map(|one| &one["summary"]).collect()
 }
 
 /// `0/16B3748` as a number.
