@@ -91,9 +91,7 @@ pub(crate) async fn follow(
                 .await
             {
                 Ok(()) => return Ok(()),
-                Err(error) if shutdown.is_requested() && error.kind() == Kind::Transient => {
-                    return Ok(());
-                }
+                Err(error) if shutdown.is_requested() => return left_with(error),
                 Err(error) => error,
             };
         if stats.view().lake_commits > before {
@@ -115,6 +113,16 @@ pub(crate) async fn follow(
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// A stop is clean although the source was in the way: nothing is lost, the next start goes on. One
+/// whose lake commit failed is not.
+fn left_with(error: Error) -> Result<()> {
+    if error.kind() != Kind::Transient || error.code() == "LAKE_IO" {
+        return Err(error);
+    }
+    tracing::warn!(code = error.code(), "{error}");
+    Ok(())
 }
 
 fn pauses() -> impl Iterator<Item = Duration> {

@@ -30,6 +30,8 @@ pub(crate) struct Window {
     number: u64,
     opened: Option<Instant>,
     is_hurried: bool,
+    /// Ends at an idle position: due at once, unlike the windows after it.
+    is_idle: bool,
     segments: Vec<Ticket>,
     evolutions: Vec<Evolution>,
     end_lsn: Lsn,
@@ -66,6 +68,7 @@ impl Window {
             number,
             opened: None,
             is_hurried,
+            is_idle: false,
             segments: Vec::new(),
             evolutions: Vec::new(),
             end_lsn,
@@ -91,7 +94,7 @@ impl Window {
     pub(crate) fn idle(&mut self, wal_end: Lsn) {
         self.end_lsn = self.end_lsn.max(wal_end);
         self.is_wanted = true;
-        self.is_hurried = true;
+        self.is_idle = true;
     }
 
     /// From now on windows are due at once.
@@ -112,12 +115,14 @@ impl Window {
 
     /// Whether it is old enough for its lake commit.
     pub(crate) fn is_due(&self, interval: Duration) -> bool {
-        self.is_hurried || self.opened.is_some_and(|opened| opened.elapsed() >= interval)
+        self.is_hurried
+            || self.is_idle
+            || self.opened.is_some_and(|opened| opened.elapsed() >= interval)
     }
 
     /// Returns when it is old enough.
     pub(crate) async fn due(&self, interval: Duration) {
-        if let Some(opened) = self.opened.filter(|_| !self.is_hurried) {
+        if let Some(opened) = self.opened.filter(|_| !self.is_hurried && !self.is_idle) {
             tokio::time::sleep_until(opened + interval).await;
         }
     }

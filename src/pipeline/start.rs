@@ -77,6 +77,11 @@ pub(super) async fn connect(
         origin: None,
     };
     let stream = session.start_replication(&options).await?;
+    // The slot is ours only now: whoever had it until then may have moved P.
+    if lake.committer.position().await?.map(|record| record.committed_lsn) != Some(committed_lsn) {
+        let message = "another frazil has moved the lake's position; starting again from there";
+        return Err(Error::transient("POSITION_MOVED", message).with_lsn(committed_lsn));
+    }
     stats.committed(committed_lsn, 0, 0);
     tracing::info!(
         slot = settings.slot,

@@ -19,7 +19,7 @@ use crate::iceberg::lake::Lake;
 use crate::iceberg::layout::Layout;
 use crate::iceberg::row_delta::SegmentFiles;
 use crate::iceberg::schema;
-use crate::window::decode::{Decoded, DecodedColumn, TupleDecoder};
+use crate::window::decode::{Decoded, DecodedColumn, RawValue, TupleDecoder};
 use crate::window::outcome::Outcome;
 use crate::window::relation::{Column, Relation};
 use crate::window::segment::Segment;
@@ -284,7 +284,8 @@ impl Job {
 }
 
 fn refuse_raw_keys(relation: &Relation, decoded: &Decoded) -> Result<()> {
-    let Some(raw) = decoded.raw.first() else { return Ok(()) };
+    let in_key = |raw: &&RawValue| relation.key.contains(&raw.column);
+    let Some(raw) = decoded.raw.iter().find(in_key) else { return Ok(()) };
     let name = relation.columns.get(raw.column).map_or("?", |column| column.name.as_str());
     let message = format!("the key value {} has no place in the column's lake type", raw.text);
     Err(Error::table("KEY_VALUE", relation.display(), message).with_column(name))
@@ -332,6 +333,7 @@ impl DataWriter {
     /// Writes what was decoded.
     pub(crate) async fn write(&mut self, decoded: Decoded) -> Result<()> {
         self.rows += decoded.rows as u64;
+        refuse_raw_keys(&self.target.relation, &decoded)?;
         let (slot, shape) = if decoded.raw.is_empty() {
             (&mut self.plain, &self.target.plain)
         } else {

@@ -437,7 +437,7 @@ impl Committer for SqlCommitter {
         let Some(ledger) = self.table(&self.ledger).await? else { return Ok(None) };
         let record = LedgerRecord::from_properties(ledger.metadata().properties())?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get_or_insert(record.lake_commit);
+        *seen = Some(record.lake_commit);
         Ok(Some(record))
     }
 
