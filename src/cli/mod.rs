@@ -90,6 +90,7 @@ pub(crate) async fn lake(config: &Config) -> Result<Arc<Lake>> {
 /// Reads the arguments, runs the verb, and says what went wrong, once.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    crate::ops::arm_crash_points();
     let outcome = logging::init(cli.log_format, &cli.log_level).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|e| {
