@@ -8,6 +8,7 @@ mod kills;
 mod moved_pointers;
 mod server_crashes;
 mod torn;
+mod truncate_in_copy;
 
 use std::collections::HashSet;
 use std::path::Path;
