@@ -23,7 +23,7 @@ use crate::config::{InitialSnapshot, Settings};
 use crate::error::{Error, Result};
 use crate::iceberg::committer::{LakeCommit, NewTable, TableChange};
 use crate::iceberg::lake::Lake;
-use crate::iceberg::ledger::PipelineState;
+use crate::iceberg::ledger::{PIPELINE_KEY, PipelineState};
 use crate::iceberg::row_delta::{RowDelta, SegmentFiles};
 use crate::iceberg::{POSITION_KEY, table_ident};
 use crate::ops::{Shutdown, Stats};
@@ -352,6 +352,7 @@ async fn commit(
         ledger.rows.insert(table.relation.display(), files.rows_inserted);
         let mut create = NewTable::for_relation(&table.relation, files.has_raw)?;
         create.properties.insert(FACTS_KEY.to_owned(), SourceFacts::of(table).to_json()?);
+        create.properties.insert(PIPELINE_KEY.to_owned(), lake.pipeline_id.clone());
         let position = (POSITION_KEY.to_owned(), consistent_point.to_string());
         let delta = RowDelta {
             segments: vec![files],

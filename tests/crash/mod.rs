@@ -9,6 +9,7 @@ mod moved_pointers;
 mod server_crashes;
 mod torn;
 mod truncate_in_copy;
+mod two_pipelines;
 
 use std::collections::HashSet;
 use std::path::Path;
