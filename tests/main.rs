@@ -11,6 +11,8 @@
 
 mod behaviour;
 mod contract;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod postgres;
 mod support;
 mod tidy;

@@ -128,6 +128,7 @@ pub(crate) async fn existing_lake(config: &Config) -> Result<Option<Arc<Lake>>> 
 /// Reads the arguments, runs the verb, and says what went wrong, once.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    crate::ops::arm_crash_points();
     let format = cli.log_format;
     let outcome = logging::init(format, &cli.log_level).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

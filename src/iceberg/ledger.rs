@@ -29,7 +29,8 @@ pub(crate) const LEDGER_SNAPSHOTS_MAX: usize = 1000;
 /// are just opening one.
 const LEDGER_METADATA_FILES_MAX: usize = 10;
 
-const PIPELINE_KEY: &str = "frazil.pipeline-id";
+/// Which pipeline writes a table: a property of the ledger and of every table that belongs to it.
+pub(crate) const PIPELINE_KEY: &str = "frazil.pipeline-id";
 const COMMITTED_LSN_KEY: &str = "frazil.committed-lsn";
 const TIMELINE_KEY: &str = "frazil.timeline";
 const SYSTEM_ID_KEY: &str = "frazil.system-id";

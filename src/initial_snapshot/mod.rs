@@ -18,12 +18,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::config::{InitialSnapshot, Settings};
 use crate::error::{Error, Result};
 use crate::iceberg::committer::{LakeCommit, NewTable, TableChange};
 use crate::iceberg::lake::Lake;
-use crate::iceberg::ledger::PipelineState;
+use crate::iceberg::ledger::{PIPELINE_KEY, PipelineState};
 use crate::iceberg::row_delta::{RowDelta, SegmentFiles};
 use crate::iceberg::{POSITION_KEY, table_ident};
 use crate::ops::{Shutdown, Stats};
@@ -238,6 +239,9 @@ async fn copy_tables(
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..workers {
         let client = import_snapshot(source, snapshot).await?;
+        if !lock(&client, tables, Patience::Never).await? {
+            return Ok(None);
+        }
         let worker = Worker {
             client,
             queue: Arc::clone(&queue),
@@ -306,15 +310,36 @@ async fn import_snapshot(source: &Source, snapshot: &str) -> Result<Client> {
     Ok(client)
 }
 
+/// Whether a lock may be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Wait,
+    Never,
+}
+
+/// Locks the tables against rewrites for as long as `client` lives; false if that would mean to wait
+/// and waiting is not allowed. A worker may not: a TRUNCATE that waits for another connection of ours
+/// would be ahead of it, so that each waits for the other, and everybody else for the TRUNCATE, and
+/// Postgres sees no deadlock. Once locked, its COPYs pass whoever waits.
+async fn lock(client: &Client, tables: &[SourceTable], patience: Patience) -> Result<bool> {
+    let names: Vec<String> =
+        tables.iter().map(|t| qualified(&t.relation.namespace, &t.relation.name)).collect();
+    let nowait = if patience == Patience::Never { " NOWAIT" } else { "" };
+    for chunk in names.chunks(500) {
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE{nowait}", chunk.join(", "));
+        match client.batch_execute(&lock).await {
+            Ok(()) => {}
+            Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(false),
+            Err(e) => return Err(from_sql(e)),
+        }
+    }
+    Ok(true)
+}
+
 /// Locks the tables against rewrites for as long as `client` lives, and says whether one happened
 /// between the snapshot and the lock.
 async fn was_rewritten(client: &Client, tables: &[SourceTable]) -> Result<bool> {
-    let names: Vec<String> =
-        tables.iter().map(|t| qualified(&t.relation.namespace, &t.relation.name)).collect();
-    for chunk in names.chunks(500) {
-        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", chunk.join(", "));
-        client.batch_execute(&lock).await.map_err(from_sql)?;
-    }
+    lock(client, tables, Patience::Wait).await?;
     let oids: Vec<u32> = tables.iter().map(|t| t.relation.oid).collect();
     let compare = "SELECT count(*) FROM pg_class c WHERE c.oid = ANY($1) \
          AND c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)";
@@ -339,6 +364,7 @@ async fn commit(
         ledger.rows.insert(table.relation.display(), files.rows_inserted);
         let mut create = NewTable::for_relation(&table.relation, files.has_raw)?;
         create.properties.insert(FACTS_KEY.to_owned(), SourceFacts::of(table).to_json()?);
+        create.properties.insert(PIPELINE_KEY.to_owned(), lake.pipeline_id.clone());
         let position = (POSITION_KEY.to_owned(), consistent_point.to_string());
         let delta = RowDelta {
             segments: vec![files],

@@ -18,6 +18,14 @@ pub fn crash_point(name: &str) {
     let _ = name;
 }
 
+/// Arms the crash points that the environment variable `FAILPOINTS` names (the crate `fail`:
+/// `name=1*off->return` ends the process at the second pass), for as long as the process lives.
+/// Does nothing without the feature `failpoints`.
+pub fn arm_crash_points() {
+    #[cfg(feature = "failpoints")]
+    std::mem::forget(fail::FailScenario::setup());
+}
+
 /// Microseconds since 1970-01-01 UTC: the one place wall time is read.
 pub fn now_us() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::iceberg::lake::Lake;
-use crate::iceberg::ledger::LedgerRecord;
+use crate::iceberg::ledger::{LedgerRecord, PIPELINE_KEY};
 use crate::ops::{Shutdown, Stats};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::dsn::Source;
@@ -243,7 +243,12 @@ async fn lake_tables(
     let mut states = HashMap::new();
     for ident in lake.committer.tables().await? {
         let Some(table) = lake.committer.table(&ident).await? else { continue };
-        let Some(json) = table.metadata().properties().get(FACTS_KEY) else { continue };
+        let properties = table.metadata().properties();
+        // Another pipeline's table may come from another server, where oids mean other tables.
+        if properties.get(PIPELINE_KEY) != Some(&lake.pipeline_id) {
+            continue;
+        }
+        let Some(json) = properties.get(FACTS_KEY) else { continue };
         let facts: SourceFacts = serde_json::from_str(json).map_err(|e| {
             Error::fatal("LAKE_TABLE", format!("the table property {FACTS_KEY} is not readable"))
                 .with_table(&ident)

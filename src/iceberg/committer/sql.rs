@@ -156,13 +156,13 @@ impl SqlCommitter {
             return Ok(Some(lake_commit.ledger.committed_lsn));
         }
         let staged = self.stage(ledger, lake_commit).await?;
-        fail::fail_point!("manifest_written");
+        crate::ops::crash_point("manifest_written");
         let ready = prepare(staged)?;
         if let Err(error) = self.write_metadata(lake_commit, &ready).await {
             self.discard(&ready).await;
             return Err(error);
         }
-        fail::fail_point!("before_catalog_commit");
+        crate::ops::crash_point("before_catalog_commit");
         let moves = ready.iter().map(|r| Move {
             ident: r.staged.ident.clone(),
             old: r.staged.table.metadata_location().map(str::to_owned),
@@ -174,7 +174,7 @@ impl SqlCommitter {
                 Ok(None)
             }
             Swap::Done => {
-                fail::fail_point!("after_catalog_commit");
+                crate::ops::crash_point("after_catalog_commit");
                 self.settle(lake_commit, ready).await;
                 Ok(Some(lake_commit.ledger.committed_lsn))
             }
