@@ -17,7 +17,8 @@ use crate::iceberg::read::{field_id, fields};
 use crate::iceberg::row_delta::Rewritten;
 use crate::iceberg::storage::LakeStorage;
 
-/// Writes each file again with the constants (one row each, by field id) of the fields that it lacks;
+/// Writes each file again with the constants (one row each, by field id) of the fields that it
+/// lacks;
 /// `schema` is the table's new one. Files that have all the fields are left alone. Position deletes
 /// would lose their files: a table that has some must be compacted first.
 ///

@@ -317,10 +317,10 @@ enum Patience {
     Never,
 }
 
-/// Locks the tables against rewrites for as long as `client` lives; false if that would mean to wait
-/// and waiting is not allowed. A worker may not: a TRUNCATE that waits for another connection of ours
-/// would be ahead of it, so that each waits for the other, and everybody else for the TRUNCATE, and
-/// Postgres sees no deadlock. Once locked, its COPYs pass whoever waits.
+/// Locks the tables against rewrites for as long as `client` lives; false if that would mean to
+/// wait and waiting is not allowed. A worker may not: a TRUNCATE that waits for another connection
+/// of ours would be ahead of it, so that each waits for the other, and everybody else for the
+/// TRUNCATE, and Postgres sees no deadlock. Once locked, its COPYs pass whoever waits.
 async fn lock(client: &Client, tables: &[SourceTable], patience: Patience) -> Result<bool> {
     let names: Vec<String> =
         tables.iter().map(|t| qualified(&t.relation.namespace, &t.relation.name)).collect();

@@ -73,6 +73,11 @@ impl Stats {
         self.server_lsn.fetch_max(wal_end.0, Relaxed);
     }
 
+    /// The lake stands here at the start.
+    pub fn resumed(&self, committed_lsn: Lsn) {
+        self.committed_lsn.fetch_max(committed_lsn.0, Relaxed);
+    }
+
     /// A lake commit was made.
     pub fn committed(&self, committed_lsn: Lsn, changes: u64, rows: u64) {
         self.committed_lsn.fetch_max(committed_lsn.0, Relaxed);

@@ -112,7 +112,6 @@ impl Window {
         !self.is_wanted && self.segments.is_empty()
     }
 
-
     /// Whether it is old enough for its lake commit.
     pub(crate) fn is_due(&self, interval: Duration) -> bool {
         self.is_hurried

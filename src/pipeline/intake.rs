@@ -58,7 +58,7 @@ enum Known {
     New(String),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct OpenTransaction {
     final_lsn: Lsn,
     /// Where its BEGIN stands, while that is in the current segment.
@@ -73,6 +73,8 @@ pub(crate) struct Intake {
     at: usize,
     relations: HashMap<u32, Known, foldhash::fast::FixedState>,
     open: Option<OpenTransaction>,
+    /// The source transaction that the segment begins within.
+    carried: Option<OpenTransaction>,
     /// P at the start: a source transaction with a smaller commit_lsn is in the lake (case 2).
     resume_lsn: Lsn,
     max_message_bytes: usize,
@@ -87,6 +89,7 @@ impl Intake {
             at: 0,
             relations: HashMap::default(),
             open: None,
+            carried: None,
             resume_lsn,
             max_message_bytes,
             is_cut: false,
@@ -286,6 +289,7 @@ impl Intake {
         if let Some(open) = &mut self.open {
             open.begins_at = None;
         }
+        self.carried = self.open.clone();
     }
 
     /// Stops reading at the end of the last complete source transaction. `false` when the one that
@@ -297,7 +301,7 @@ impl Intake {
             Some(_) => return Ok(false),
         };
         self.is_cut = true;
-        self.open = None;
+        self.open = self.carried.clone();
         self.segment.buf.truncate(end);
         self.segment.clear_folds();
         self.at = 0;

@@ -82,7 +82,7 @@ pub(super) async fn connect(
         let message = "another frazil has moved the lake's position; starting again from there";
         return Err(Error::transient("POSITION_MOVED", message).with_lsn(committed_lsn));
     }
-    stats.committed(committed_lsn, 0, 0);
+    stats.resumed(committed_lsn);
     tracing::info!(
         slot = settings.slot,
         position = %committed_lsn,

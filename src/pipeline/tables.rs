@@ -36,6 +36,11 @@ const CATALOG_CHECK: Duration = Duration::from_secs(30);
 /// How long the catalog may take to answer, well below any wal_sender_timeout in use.
 const CATALOG_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long after its arrival a source transaction may become visible in the catalog ...
+const VISIBLE_WITHIN: Duration = Duration::from_millis(1500);
+/// ... and how often that is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// The source table that a lake table is bound to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SourceFacts {
@@ -172,8 +177,7 @@ impl Tables {
     /// The table's new shape, from the Relation message and the catalog together.
     async fn reconcile(&self, state: &TableState, wire: &WireRelation) -> Result<Evolution> {
         let before = &state.facts.relation;
-        let fresh = self.load(Some(&[wire.oid])).await?.pop();
-        let relation = relation_from(before, fresh.as_ref().map(|f| &f.relation), wire)?;
+        let (fresh, relation) = self.described(before, wire).await?;
         let added: Vec<&Column> =
             relation.columns.iter().filter(|c| at_attnum(before, c.attnum).is_none()).collect();
         if self.is_binary
@@ -201,6 +205,24 @@ impl Tables {
             }
         }
         Ok(Evolution { oid: wire.oid, facts, wire: wire.clone(), constants })
+    }
+
+    /// The catalog's view of the table, and what `wire` means by it. A source transaction is in the
+    /// stream before it is visible to others, so what does not fit is looked at again for a while.
+    async fn described(
+        &self,
+        before: &Relation,
+        wire: &WireRelation,
+    ) -> Result<(Option<SourceTable>, Relation)> {
+        let deadline = Instant::now() + VISIBLE_WITHIN;
+        loop {
+            let fresh = self.load(Some(&[wire.oid])).await?.pop();
+            match relation_from(before, fresh.as_ref().map(|f| &f.relation), wire) {
+                Ok(relation) => return Ok((fresh, relation)),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
     }
 
     /// From here on the table has its new shape. The segment before it must be closed.
@@ -233,8 +255,8 @@ impl Tables {
     }
 
     /// Looks for what the stream does not tell, after a Relation message came again and every 30 s:
-    /// rewrites, columns dropped and added again. Before the lake commit, so that nothing is applied
-    /// that turns out to mean something else.
+    /// rewrites, columns dropped and added again. Before the lake commit, so that nothing is
+    /// applied that turns out to mean something else.
     pub(crate) async fn check_catalog(&mut self) -> Result<()> {
         if !self.check_due && self.checked.elapsed() < CATALOG_CHECK {
             return Ok(());
@@ -282,8 +304,8 @@ fn has_same_columns(state: &TableState, now: &SourceTable) -> bool {
     attnums(&state.facts.relation) == attnums(&now.relation)
 }
 
-/// Stops where the catalog shows a rewrite that the lake does not know, or a column that was dropped
-/// and added again: its Relation message can be the same as before (case 94).
+/// Stops where the catalog shows a rewrite that the lake does not know, or a column that was
+/// dropped and added again: its Relation message can be the same as before (case 94).
 pub(super) fn compare(state: &TableState, now: &SourceTable) -> Result<()> {
     let before = &state.facts.relation;
     let is_another = |column: &&Column| {

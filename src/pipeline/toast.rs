@@ -37,8 +37,8 @@ pub(crate) struct Past {
 }
 
 impl Past {
-    /// The data files that may hold what `outcome` lacks, newest first; none where it lacks nothing.
-    /// Waits for earlier segments of the window, and for the lake commit before it.
+    /// The data files that may hold what `outcome` lacks, newest first; none where it lacks
+    /// nothing. Waits for earlier segments of the window, and for the lake commit before it.
     pub(super) async fn data_files(
         &self,
         lake: &Lake,

@@ -195,7 +195,7 @@ async fn check_slot(
         findings.push(Finding::blocking("SLOT_FOREIGN", what, "choose another slot name"));
     } else if slot.is_lost() {
         let what = format!("slot `{name}` is lost: the WAL it needs is gone");
-        let cure = "run `frazil init --resync`; raise max_slot_wal_keep_size";
+        let cure = "start a new lake (frazil drop, then frazil run into an empty folder); raise max_slot_wal_keep_size";
         findings.push(Finding::blocking("SLOT_LOST", what, cure));
     } else if let Some(pid) = slot.active_pid {
         let what = format!("slot `{name}` is being read by process {pid}");

@@ -132,7 +132,7 @@ fn is_invalidated(e: &ServerError) -> bool {
     e.says("can no longer get changes") || e.says("cannot read from") || detail.contains("invalid")
 }
 
-const SLOT_CURE: &str = "the WAL after the lake's position is gone: run `frazil init --resync`; \
+const SLOT_CURE: &str = "the WAL after the lake's position is gone: start a new lake (frazil drop, then frazil run into an empty folder); \
     raise max_slot_wal_keep_size to keep it from happening again";
 const WAL_LEVEL_CURE: &str = "ALTER SYSTEM SET wal_level = logical; then restart Postgres";
 const PG_HBA_CURE: &str = "allow it in pg_hba.conf: `host <database> <user> <address> \

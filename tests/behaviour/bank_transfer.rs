@@ -1,5 +1,5 @@
-//! Accounts in two tables, money moved between them by four writers: in every state of the lake that
-//! can be seen while frazil runs, the sum over both tables is the same.
+//! Accounts in two tables, money moved between them by four writers: in every state of the lake
+//! that can be seen while frazil runs, the sum over both tables is the same.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

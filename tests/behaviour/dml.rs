@@ -1,5 +1,5 @@
-//! INSERT, UPDATE, DELETE and TRUNCATE in every shape that has a trap (cases 63 to 68, 70 to 73, 81,
-//! 82): the same in many windows and in one.
+//! INSERT, UPDATE, DELETE and TRUNCATE in every shape that has a trap (cases 63 to 68, 70 to 73,
+//! 81, 82): the same in many windows and in one.
 
 use super::scene::{Scene, stop};
 

@@ -156,7 +156,7 @@ async fn a_stop_whose_lake_commit_fails_says_so() {
     std::fs::write(scene.lake.folder().join("public"), "in the way").unwrap();
     running.signal("TERM");
     let ended = running.wait(DEADLINE);
-    assert!(ended.stderr.contains("ERROR") || ended.stderr.contains("WARN"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("error[") || ended.stderr.contains("WARN"), "{}", ended.stderr);
     assert_ne!(ended.code, Some(0), "{}", ended.stderr);
 }
 

@@ -63,7 +63,6 @@ impl Scene {
     }
 
     /// Asserts that these tables hold the source's rows, in one lake state.
-    #[track_caller]
     pub(crate) async fn assert_equal(&mut self, tables: &[&str]) {
         self.lake.assert_equal(&self.postgres, tables).await;
     }

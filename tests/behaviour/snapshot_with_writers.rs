@@ -78,7 +78,8 @@ async fn a_copy_under_writers_and_the_stream_after_it() {
     stop(running);
 }
 
-/// A rewrite between the exported snapshot and the copy reads empty through the snapshot (case 134).
+/// A rewrite between the exported snapshot and the copy reads empty through the snapshot (case
+/// 134).
 #[tokio::test(flavor = "multi_thread")]
 async fn rewrites_during_the_copy_lose_nothing() {
     let mut scene = Scene::new(SCHEMA).await;

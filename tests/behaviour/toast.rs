@@ -1,5 +1,5 @@
-//! Unchanged TOAST is never NULL and never a placeholder (cases 76 to 80), wherever the value stands:
-//! in the same segment, an earlier one, the window being committed, or the lake.
+//! Unchanged TOAST is never NULL and never a placeholder (cases 76 to 80), wherever the value
+//! stands: in the same segment, an earlier one, the window being committed, or the lake.
 
 use std::time::Duration;
 
@@ -81,8 +81,8 @@ fn steps() -> Vec<String> {
     ]
 }
 
-/// Columns that come and go in a chain. (In a window of their own: TRUNCATE and ADD COLUMN between two
-/// looks at the catalog cannot be told from a rewrite, which stops loudly.)
+/// Columns that come and go in a chain. (In a window of their own: TRUNCATE and ADD COLUMN between
+/// two looks at the catalog cannot be told from a rewrite, which stops loudly.)
 fn shape_steps() -> Vec<String> {
     vec![
         "UPDATE d SET v = v + 1; ALTER TABLE d ADD COLUMN late text DEFAULT 'late'; UPDATE d SET v = v + 1".into(),

@@ -1,4 +1,5 @@
-//! The lake's disk is full: frazil says so, tries again, and goes on when there is space (case 154).
+//! The lake's disk is full: frazil says so, tries again, and goes on when there is space (case
+//! 154).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

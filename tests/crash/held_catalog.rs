@@ -1,5 +1,5 @@
-//! Another process holds catalog.db: frazil waits or tries again, and the server hears from it all the
-//! while (cases 12, 152).
+//! Another process holds catalog.db: frazil waits or tries again, and the server hears from it all
+//! the while (cases 12, 152).
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What survives: crashes of frazil and of Postgres, full disks, held locks, other writers. After each
-//! the lake equals the source, holds no row twice, and P never goes back.
+//! What survives: crashes of frazil and of Postgres, full disks, held locks, other writers. After
+//! each the lake equals the source, holds no row twice, and P never goes back.
 
 mod crash_points;
 mod disk_full;
@@ -33,8 +33,8 @@ use crate::support::process::poll;
 /// The tables of [`SCHEMA`].
 const TABLES: [&str; 4] = ["bank.debit", "bank.credit", "bank.notes", "bank.log"];
 
-/// Two tables whose sums are 0 together after every transaction, one with values that are stored out
-/// of line and left unchanged by most updates, and one without a key.
+/// Two tables whose sums are 0 together after every transaction, one with values that are stored
+/// out of line and left unchanged by most updates, and one without a key.
 const SCHEMA: &str = "
 CREATE SCHEMA bank;
 CREATE TABLE bank.debit(id int PRIMARY KEY, amount bigint NOT NULL);
@@ -47,8 +47,8 @@ INSERT INTO bank.credit SELECT i, 0 FROM generate_series(1, 200) i;
 INSERT INTO bank.notes SELECT i, 0, repeat(md5(i::text), 200) FROM generate_series(1, 2000) i;
 INSERT INTO bank.log SELECT i, 'before' FROM generate_series(1, 5000) i;";
 
-/// Statements without end, in transactions of very different sizes. Needs no model of the rows, so a
-/// transaction whose outcome is unknown (the server died) changes nothing.
+/// Statements without end, in transactions of very different sizes. Needs no model of the rows, so
+/// a transaction whose outcome is unknown (the server died) changes nothing.
 struct Load {
     stop: Arc<AtomicBool>,
     paused: Arc<AtomicBool>,

@@ -1,5 +1,5 @@
-//! Somebody else writes into the catalog while frazil runs: a new version of a table is kept and built
-//! on, an older one stops frazil (cases 148, 158).
+//! Somebody else writes into the catalog while frazil runs: a new version of a table is kept and
+//! built on, an older one stops frazil (cases 148, 158).
 
 use std::path::Path;
 use std::time::Duration;

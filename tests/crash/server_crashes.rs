@@ -1,5 +1,5 @@
-//! Postgres dies or restarts and frazil comes back by itself, on a server whose fsync is real, so that
-//! its confirmed_flush_lsn does go back (cases 5, 12, 15).
+//! Postgres dies or restarts and frazil comes back by itself, on a server whose fsync is real, so
+//! that its confirmed_flush_lsn does go back (cases 5, 12, 15).
 
 use std::time::Duration;
 

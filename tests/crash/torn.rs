@@ -1,5 +1,5 @@
-//! No reader ever sees half a source transaction: two tables' sums agree at every lake commit, while
-//! frazil is killed and started again (cases 121, 127).
+//! No reader ever sees half a source transaction: two tables' sums agree at every lake commit,
+//! while frazil is killed and started again (cases 121, 127).
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! A TRUNCATE (or ALTER TABLE, or VACUUM FULL) arrives while tables are copied: it waits, the copy does
-//! not wait for it, and nobody waits for ever (case 134).
+//! A TRUNCATE (or ALTER TABLE, or VACUUM FULL) arrives while tables are copied: it waits, the copy
+//! does not wait for it, and nobody waits for ever (case 134).
 
 use std::time::Duration;
 
