@@ -121,6 +121,8 @@ async fn publish(client: &Client, settings: &Settings) -> Result<Vec<String>> {
         let name = |t: &&CandidateTable| (t.namespace.clone(), t.name.clone());
         let keyed: Vec<_> = wanted.iter().filter(|t| t.has_identity).map(|t| name(t)).collect();
         let keyless: Vec<_> = wanted.iter().filter(|t| !t.has_identity).map(|t| name(t)).collect();
+        // Both or none: the next start takes publications that exist as they are.
+        client.batch_execute("BEGIN").await.map_err(from_sql)?;
         publication::create_publication(client, &settings.publication, &keyed, Publish::ALL, false)
             .await?;
         if !keyless.is_empty() {
@@ -130,6 +132,7 @@ async fn publish(client: &Client, settings: &Settings) -> Result<Vec<String>> {
             publication::create_publication(client, &append, &keyless, Publish::INSERT_ONLY, false)
                 .await?;
         }
+        client.batch_execute("COMMIT").await.map_err(from_sql)?;
     }
     let mut publications = vec![settings.publication.clone()];
     if publication::publication_info(client, &append).await?.is_some() {

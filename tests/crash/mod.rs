@@ -6,6 +6,7 @@ mod disk_full;
 mod held_catalog;
 mod kills;
 mod moved_pointers;
+mod publications;
 mod server_crashes;
 mod torn;
 mod truncate_in_copy;
