@@ -5,6 +5,7 @@ mod crash_points;
 mod disk_full;
 mod held_catalog;
 mod kills;
+mod locked_table;
 mod moved_pointers;
 mod publications;
 mod server_crashes;
