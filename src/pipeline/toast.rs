@@ -36,6 +36,16 @@ pub(crate) struct Past {
 }
 
 impl Past {
+    /// Returns when earlier segments are written and the window before is in the lake.
+    pub(super) async fn arrived(&self) -> Result<()> {
+        for segment in &self.segments {
+            segment.clone().wait_for(Option::is_some).await.map_err(|_| gone())?;
+        }
+        let mut committed = self.committed.clone();
+        committed.wait_for(|done| *done + 1 >= self.window).await.map_err(|_| gone())?;
+        Ok(())
+    }
+
     /// The data files that may hold older rows of the table, newest first.
     async fn data_files(&self, job: &Job) -> Result<Vec<(DataFile, i64)>> {
         let oid = job.outcome.relation.oid;

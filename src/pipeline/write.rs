@@ -155,7 +155,9 @@ impl Writers {
         targets: &HashMap<u32, Arc<ParquetTarget>>,
         past: Past,
     ) -> Result<Written> {
-        let (buf, outcomes) = self.blocking(move || segment.settle()).await??;
+        let (buf, mut outcomes) = self.blocking(move || segment.settle()).await??;
+        // Those that need older rows come last: the others need not wait with them.
+        outcomes.sort_by_key(|outcome| !outcome.open.is_empty());
         let (buf, past) = (Arc::new(buf), Arc::new(past));
         let mut tasks = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
@@ -172,6 +174,10 @@ impl Writers {
                 past: Arc::clone(&past),
                 outcome,
             };
+            // Whoever holds a permit must not wait for a segment that may still need one.
+            if !job.outcome.open.is_empty() {
+                job.past.arrived().await?;
+            }
             let permit = self.permit().await?;
             let handle = tokio::runtime::Handle::current();
             let task = tokio::task::spawn_blocking(move || {

@@ -7,6 +7,7 @@ mod held_catalog;
 mod kills;
 mod locked_table;
 mod moved_pointers;
+mod open_rows;
 mod publications;
 mod server_crashes;
 mod torn;
