@@ -156,7 +156,9 @@ impl Writers {
         targets: &HashMap<u32, Arc<ParquetTarget>>,
         past: Past,
     ) -> Result<Written> {
-        let (buf, outcomes) = self.blocking(move || segment.settle()).await??;
+        let (buf, mut outcomes) = self.blocking(move || segment.settle()).await??;
+        // Those that need older rows come last: the others need not wait with them.
+        outcomes.sort_by_key(|outcome| !outcome.open.is_empty());
         let buf = Arc::new(buf);
         let mut tasks = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {

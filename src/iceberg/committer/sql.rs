@@ -436,6 +436,7 @@ impl Committer for SqlCommitter {
     async fn position(&self) -> Result<Option<LedgerRecord>> {
         let Some(ledger) = self.table(&self.ledger).await? else { return Ok(None) };
         let record = LedgerRecord::from_properties(ledger.metadata().properties())?;
+        // Who asks goes on from here, like a process that starts: what others did before is theirs.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *seen = Some(record.lake_commit);
         Ok(Some(record))
