@@ -177,12 +177,15 @@ fn lay_over(below: &mut Value, above: Value) {
     }
 }
 
-/// From serde's "unknown field `x`, expected one of `a`, `b`" to "did you mean `a`?".
+/// From "unknown field `x`, expected one of a, b" (with or without backticks) to "did you mean
+/// `a`?".
 fn did_you_mean(message: &str) -> Option<String> {
     let (_, rest) = message.split_once("unknown field `")?;
-    let mut quoted = rest.split('`');
-    let typed = quoted.next()?;
-    let known: Vec<&str> = quoted.skip(1).step_by(2).filter(|known| *known != typed).collect();
+    let (typed, rest) = rest.split_once('`')?;
+    let (_, expected) = rest.split_once("expected ")?;
+    let expected = expected.lines().next()?.trim_start_matches("one of ");
+    let known: Vec<&str> =
+        expected.split(", ").filter_map(|key| key.trim_matches('`').split('`').next()).collect();
     let nearest = known
         .iter()
         .max_by(|a, b| strsim::jaro_winkler(typed, a).total_cmp(&strsim::jaro_winkler(typed, b)))?;

@@ -99,16 +99,14 @@ fn stopped() -> Error {
 /// Makes the publications where they are missing; gives the ones to follow.
 async fn publish(client: &Client, settings: &Settings) -> Result<Vec<String>> {
     let append = settings.append_publication();
-    if !publication::publication_info(client, &settings.publication).await?.is_some() {
-        let tables = candidate_tables(client).await?;
-        let names: Vec<_> = tables.iter().map(|t| (t.namespace.clone(), t.name.clone())).collect();
-        if let Some(pattern) = settings.tables.unmatched(&names).first() {
-            return Err(Error::config(
-                "NO_SUCH_TABLE",
-                format!("--tables: `{pattern}` matches no table"),
-            )
+    let tables = candidate_tables(client).await?;
+    let names: Vec<_> = tables.iter().map(|t| (t.namespace.clone(), t.name.clone())).collect();
+    if let Some(pattern) = settings.tables.unmatched(&names).first() {
+        let message = format!("--tables: `{pattern}` matches no table");
+        return Err(Error::config("NO_SUCH_TABLE", message)
             .with_cure("see what there is with: frazil check"));
-        }
+    }
+    if !publication::publication_info(client, &settings.publication).await?.is_some() {
         let wanted: Vec<_> = tables
             .iter()
             .filter(|t| t.obstacle.is_none() && settings.tables.selects(&t.namespace, &t.name))
