@@ -26,7 +26,13 @@ fn run(dsn: &str, lake: &Path) -> Finished {
 async fn dsns_that_lead_nowhere() {
     let scene = Scene::new(TABLE).await;
     let lake = scene.lake.folder();
-    for dsn in ["mysql://u@h/db", "postgres://", "nonsense", "postgres://u@h:notaport/db", "host=x port=99999"] {
+    for dsn in [
+        "mysql://u@h/db",
+        "postgres://",
+        "nonsense",
+        "postgres://u@h:notaport/db",
+        "host=x port=99999",
+    ] {
         let ended = run(dsn, lake);
         eprintln!("{dsn}: {}", ended.stderr.trim());
         refused(ended, 78, "ERROR");
@@ -55,7 +61,9 @@ async fn a_wrong_password() {
     scene.sql("SET password_encryption = 'scram-sha-256'; CREATE ROLE ann LOGIN SUPERUSER PASSWORD 'right'").await;
     let hba = scene.postgres.data_dir().join("pg_hba.conf");
     let open = std::fs::read_to_string(&hba).unwrap();
-    let closed = format!("host all ann 127.0.0.1/32 scram-sha-256\nhost replication ann 127.0.0.1/32 scram-sha-256\n{open}");
+    let closed = format!(
+        "host all ann 127.0.0.1/32 scram-sha-256\nhost replication ann 127.0.0.1/32 scram-sha-256\n{open}"
+    );
     std::fs::write(&hba, closed).unwrap();
     scene.sql("SELECT pg_reload_conf()").await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -118,8 +126,12 @@ async fn a_server_that_is_not_set_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn patterns_that_match_nothing() {
     let scene = Scene::new(TABLE).await;
-    let with = |tables: &str| scene.run().arg("--until-caught-up").arg(&format!("--tables={tables}")).finish();
-    refused(with("public.t,public.nosuch"), 78, "NO_SUCH_TABLE").said("public.nosuch").said("cure=");
+    let with = |tables: &str| {
+        scene.run().arg("--until-caught-up").arg(&format!("--tables={tables}")).finish()
+    };
+    refused(with("public.t,public.nosuch"), 78, "NO_SUCH_TABLE")
+        .said("public.nosuch")
+        .said("cure=");
     refused(with("!*"), 78, "");
     // Nothing was left behind by the refusals.
     let made = scene.sql("SELECT pubname::text FROM pg_publication UNION ALL SELECT slot_name::text FROM pg_replication_slots").await;
@@ -158,7 +170,8 @@ async fn settings_that_are_wrong() {
     assert!(ended.stderr.contains("did you mean `commit`"), "no did-you-mean: {}", ended.stderr);
     let ended = refused(with(&format!("{place}commit:\n  intervall: 1s\n")), 78, "intervall");
     assert!(ended.stderr.contains("did you mean `interval`"), "no did-you-mean: {}", ended.stderr);
-    refused(with(&format!("{place}commit: {{interval: soon}}\n")), 78, "commit.interval").said("soon");
+    refused(with(&format!("{place}commit: {{interval: soon}}\n")), 78, "commit.interval")
+        .said("soon");
     refused(with(&format!("{place}commit: {{interval: 1ms}}\n")), 78, "50ms");
     refused(with(&format!("{place}memory: {{window_bytes_max: 1MiB}}\n")), 78, "64MiB");
     refused(with(&format!("{place}source: {{slot: 'A-b'}}\n")), 78, "");
@@ -194,7 +207,8 @@ async fn json_logs_parse() {
     }
     assert_eq!(ended.stdout, "");
     let failed = Frazil::new(["run", "nonsense", "--into", "/tmp/x", "--log-format=json"]).finish();
-    let last: serde_json::Value = serde_json::from_str(failed.stderr.lines().last().unwrap()).unwrap();
+    let last: serde_json::Value =
+        serde_json::from_str(failed.stderr.lines().last().unwrap()).unwrap();
     assert!(last["code"].is_string(), "{last}");
 }
 

@@ -54,10 +54,9 @@ async fn the_ledger_counts_what_the_independent_client_sees() {
 
 /// The `end_lsn` of each transaction up to P, as the independent client sees them.
 async fn their_commits(scene: &Scene, start: u64, until: u64) -> Vec<u64> {
-    let config =
-        ReplicationConfig::new("127.0.0.1", "trusted", "", "postgres", "theirs", "frazil")
-            .with_port(scene.postgres.port())
-            .with_start_lsn(Lsn::from_u64(start));
+    let config = ReplicationConfig::new("127.0.0.1", "trusted", "", "postgres", "theirs", "frazil")
+        .with_port(scene.postgres.port())
+        .with_start_lsn(Lsn::from_u64(start));
     let mut client = ReplicationClient::connect(config).await.unwrap();
     let mut ends = Vec::new();
     while ends.last().is_none_or(|&end| end < until) {
