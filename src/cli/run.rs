@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Args;
+use tokio::time::Instant;
+use tokio_postgres::Client;
 
 use crate::config::{Config, InitialSnapshot, RawConfig, Scalar};
 use crate::error::{Error, Kind, Result};
@@ -23,6 +25,9 @@ use super::Place;
 
 /// First and longest pause before a temporary trouble is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
+/// How long an asynchronous commit may wait for its flush: three times the default `wal_writer_delay`,
+/// and some.
+const ASYNC_COMMIT: Duration = Duration::from_secs(1);
 /// How many times in a row a run that must end by itself (`--until-caught-up`, `only`) tries.
 const RETRIES_MAX: usize = 12;
 
@@ -156,15 +161,28 @@ async fn once(
     pipeline::follow(source, lake, settings, *until, ops).await
 }
 
-/// Where the source's WAL ends now.
+/// Where the source's WAL ends now, as far as source transactions are committed in it. The insert
+/// position alone would not do: what an open transaction wrote may stay unflushed, and after a switch
+/// of segments it stands behind a page header, so that the server takes 15 s and more to report it as
+/// reached. An asynchronous commit is flushed within three `wal_writer_delay`.
 pub(crate) async fn server_lsn(source: &Source) -> Result<Lsn> {
     let client = connect_sql(source, "position").await?;
-    let row = client
-        .query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[])
-        .await
-        .map_err(from_sql)?;
-    let text: &str = row.try_get(0).map_err(|e| {
-        Error::fatal("PROTOCOL", "pg_current_wal_insert_lsn() is no text").with_source(e)
-    })?;
+    let inserted = current_lsn(&client, "pg_current_wal_insert_lsn").await?;
+    let since = Instant::now();
+    loop {
+        let flushed = current_lsn(&client, "pg_current_wal_flush_lsn").await?;
+        if flushed >= inserted || since.elapsed() >= ASYNC_COMMIT {
+            return Ok(flushed.min(inserted));
+        }
+        tokio::time::sleep(RETRY.0).await;
+    }
+}
+
+async fn current_lsn(client: &Client, function: &str) -> Result<Lsn> {
+    let sql = format!("SELECT pg_catalog.{function}()::text");
+    let row = client.query_one(&sql, &[]).await.map_err(from_sql)?;
+    let text: &str = row
+        .try_get(0)
+        .map_err(|e| Error::fatal("PROTOCOL", format!("{function}() is no text")).with_source(e))?;
     text.parse()
 }

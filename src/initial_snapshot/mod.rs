@@ -37,7 +37,7 @@ use crate::postgres::server_error::from_sql;
 use crate::postgres::session::{CreatedSlot, Session, SlotOptions};
 use crate::postgres::slot;
 use crate::postgres::sql::connect_sql;
-use crate::postgres::tables::candidate_tables;
+use crate::postgres::tables::{CandidateTable, candidate_tables};
 use crate::progress::Lsn;
 use crate::window::relation::ReplicaIdentity;
 
@@ -101,8 +101,10 @@ fn stopped() -> Error {
 /// Makes the publications where they are missing; gives the ones to follow.
 async fn publish(client: &Client, settings: &Settings) -> Result<Vec<String>> {
     let append = settings.append_publication();
+    let tables = candidate_tables(client).await?;
+    refuse_unmatched(&tables, settings)?;
     if publication::publication_info(client, &settings.publication).await?.is_none() {
-        let (keyed, keyless) = to_publish(client, settings).await?;
+        let (keyed, keyless) = to_publish(tables, settings)?;
         for (namespace, name) in &keyless {
             let table = format!("{namespace}.{name}");
             tracing::warn!(table, "no key: only its inserts are followed");
@@ -124,27 +126,34 @@ async fn publish(client: &Client, settings: &Settings) -> Result<Vec<String>> {
     Ok(publications)
 }
 
-/// The tables to publish: those with a key, and those without, whose UPDATEs and DELETEs Postgres
-/// would refuse if they were published (case 73).
-async fn to_publish(client: &Client, settings: &Settings) -> Result<(Vec<Name>, Vec<Name>)> {
-    let tables = candidate_tables(client).await?;
+/// A pattern that matches no table is a typing error.
+fn refuse_unmatched(tables: &[CandidateTable], settings: &Settings) -> Result<()> {
     let names: Vec<Name> = tables.iter().map(|t| (t.namespace.clone(), t.name.clone())).collect();
-    if let Some(pattern) = settings.tables.unmatched(&names).first() {
-        let message = format!("--tables: `{pattern}` matches no table");
-        return Err(Error::config("NO_SUCH_TABLE", message)
-            .with_cure("see what there is with: frazil check"));
-    }
-    let (mut keyed, mut keyless) = (Vec::new(), Vec::new());
-    for (table, name) in tables.iter().zip(names) {
-        if table.obstacle.is_none() && settings.tables.selects(&table.namespace, &table.name) {
-            if table.has_identity { keyed.push(name) } else { keyless.push(name) }
+    match settings.tables.unmatched(&names).first() {
+        None => Ok(()),
+        Some(pattern) => {
+            let message = format!("--tables: `{pattern}` matches no table");
+            Err(Error::config("NO_SUCH_TABLE", message)
+                .with_cure("see what there is with: frazil check"))
         }
     }
+}
+
+/// The tables to publish: those with a key, and those without, whose UPDATEs and DELETEs Postgres
+/// would refuse if they were published (case 73).
+fn to_publish(tables: Vec<CandidateTable>, settings: &Settings) -> Result<(Vec<Name>, Vec<Name>)> {
+    let (keyed, keyless): (Vec<_>, Vec<_>) = tables
+        .into_iter()
+        .filter(|t| t.obstacle.is_none() && settings.tables.selects(&t.namespace, &t.name))
+        .partition(|table| table.has_identity);
     if keyed.is_empty() && keyless.is_empty() {
         return Err(Error::config("NO_TABLES", "no table can be replicated")
             .with_cure("see why with: frazil check"));
     }
-    Ok((keyed, keyless))
+    let names = |tables: Vec<CandidateTable>| -> Vec<Name> {
+        tables.into_iter().map(|table| (table.namespace, table.name)).collect()
+    };
+    Ok((names(keyed), names(keyless)))
 }
 
 /// Schema and table.

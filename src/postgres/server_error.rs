@@ -81,7 +81,9 @@ pub fn from_sql(error: tokio_postgres::Error) -> Error {
     if refused {
         return Error::config("AUTH", "the SQL connection was refused").with_source(error);
     }
-    if error.to_string().contains("password missing") {
+    // tokio-postgres says "invalid configuration" and keeps the reason beneath.
+    let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    if reason.contains("password missing") {
         return password_missing();
     }
     Error::transient("CONNECTION", "the SQL connection to Postgres failed").with_source(error)

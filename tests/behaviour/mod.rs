@@ -1,11 +1,15 @@
 //! What frazil does, seen from outside: the binary, a real Postgres, an independent reader.
 
+mod bad_input;
 mod bank_transfer;
 mod ddl;
 mod dml;
+mod memory;
+mod order;
 mod position_checks;
 mod random_workload;
 mod restart_and_stop;
 mod scene;
 mod snapshot_with_writers;
 mod toast;
+mod types;

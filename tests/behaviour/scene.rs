@@ -96,9 +96,14 @@ impl Scene {
         let now = lsn(&self.postgres.value("SELECT pg_current_wal_lsn()").await);
         // Moves P past `now` even where nothing that is followed has changed since.
         self.sql("SELECT pg_logical_emit_message(true, 'frazil', '')").await;
+        self.wait_for(now).await;
+    }
+
+    /// Waits until P has reached `lsn`.
+    pub(crate) async fn wait_for(&mut self, lsn: u64) {
         let end = Instant::now() + SOON;
-        while self.position() < now {
-            assert!(Instant::now() < end, "the lake is at {:x}, not {now:x}", self.position());
+        while self.position() < lsn {
+            assert!(Instant::now() < end, "the lake is at {:x}, not {lsn:x}", self.position());
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
     }

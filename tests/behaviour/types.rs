@@ -1,0 +1,282 @@
+//! Every type with its extreme values, copied and streamed, in binary mode and in text mode: the lake
+//! holds the value, or NULL with the Postgres text in `_pg_raw`.
+
+use super::scene::{Scene, following, stop};
+
+const PRELUDE: &str = "CREATE TYPE mood AS ENUM ('sad', 'so, \"so\"', ''); \
+     CREATE DOMAIN price AS numeric(12,3) CHECK (VALUE > -10); CREATE DOMAIN fee AS price; \
+     CREATE TYPE pair AS (a int, b text);";
+
+/// Types with a known binary form, each with values; what the lake can't hold stands after `|`.
+const KNOWN: &[(&str, &str)] = &[
+    ("bool", "t;f"),
+    ("int2", "-32768;32767"),
+    ("int4", "-2147483648;2147483647"),
+    ("int8", "-9223372036854775808;9223372036854775807"),
+    ("oid", "0;4294967295"),
+    ("float4", "NaN;Infinity;-Infinity;-0;1e-45;3.4028235e38;0.1"),
+    ("float8", "NaN;Infinity;-Infinity;-0;5e-324;1.7976931348623157e308;0.30000000000000004"),
+    ("numeric(10,2)", "99999999.99;-99999999.99;0.01;-0.10|NaN"),
+    ("numeric(38,0)", "99999999999999999999999999999999999999;-1|NaN"),
+    ("numeric(38,38)", "-0.99999999999999999999999999999999999999;0|NaN"),
+    ("numeric(3,-2)", "99900;-12345"),
+    ("numeric(3,5)", "0.00999;-0.00001"),
+    ("numeric(39,1)", "99999999999999999999999999999999999999.9;NaN"),
+    ("numeric", "1e131071;-1e-16383;0.10;0.00;NaN;Infinity;-Infinity;12345.678900"),
+    ("text", ";~NULL~;żółw 🐢;a,\"b\"\\c"),
+    ("varchar(5)", "ab   ;żżżżż"),
+    ("char(4)", "ab;    ;żó"),
+    ("bytea", "\\x;\\x00;\\x00ff5c27"),
+    ("date", "2000-01-01;4713-11-24 BC;5874897-12-31;0001-01-01|infinity;-infinity"),
+    ("time", "00:00;23:59:59.999999|24:00"),
+    (
+        "timestamp",
+        "2000-01-01 00:00:00.000001;4713-11-24 BC;294246-12-31;1582-10-10|infinity;-infinity;294276-12-31",
+    ),
+    (
+        "timestamptz",
+        "1999-12-31 23:59:59.999999+00;4714-11-24 00:00:00+00 BC;2024-02-29 12:00+05:30|infinity;-infinity;294276-12-31 00:00+00",
+    ),
+    ("interval", "1 year -2 mons +3 days -04:05:06.789;178000000 years;-178000000 years;0;-1 us"),
+    ("uuid", "00000000-0000-0000-0000-000000000000;ffffffff-ffff-ffff-ffff-ffffffffffff"),
+    ("json", "{\"a\" : 1,  \"a\":2};null;[]"),
+    ("jsonb", "{\"b\": 1e400, \"a\": [null, \"ż\"]};null"),
+    ("mood", "sad;so, \"so\";"),
+    ("price", "-9.999;123456789.123|NaN"),
+    ("fee", "0.001|NaN"),
+    ("bool[]", "{t,f,NULL};{}"),
+    ("int2[]", "{-32768,NULL};{}|{{1,2},{3,4}};[0:1]={7,8};[2:2]={5}"),
+    ("int4[]", "{1};{NULL}|{{{1}}}"),
+    ("int8[]", "{9223372036854775807}"),
+    ("float8[]", "{NaN,-0,Infinity,NULL}"),
+    ("float4[]", "{1e-45}"),
+    ("numeric(5,2)[]", "{1.50,-999.99,NULL}|{1.5,NaN}"),
+    ("numeric[]", "{1.50,NaN,Infinity,1e300}"),
+    ("text[]", "{\"\",NULL,\"NULL\",\"a,b\\\"\\\\\"};{}|{{a,b}}"),
+    ("char(3)[]", "{a,\"bc \"}"),
+    ("bytea[]", "{\"\\\\x00\",\"\\\\x\"}"),
+    ("date[]", "{2000-01-01,NULL}|{infinity,2000-01-01}"),
+    ("time[]", "{12:00}|{24:00}"),
+    ("timestamp[]", "{2000-01-01}|{2000-01-01,infinity}"),
+    ("timestamptz[]", "{\"2000-01-01 00:00+00\",NULL}|{-infinity}"),
+    ("interval[]", "{1 mon,-1 us}"),
+    ("uuid[]", "{00000000-0000-0000-0000-000000000000}"),
+    ("jsonb[]", "{\"{\\\"a\\\": 1}\"}"),
+    ("mood[]", "{sad,\"so, \\\"so\\\"\",\"\"}"),
+];
+
+/// Types that frazil knows by their text only; one of them and the whole stream is text.
+const OPAQUE: &[(&str, &str)] = &[
+    ("inet", "10.0.0.1/8;::1;10.0.0.1"),
+    ("cidr", "10.0.0.0/8;::/0"),
+    ("macaddr", "08:00:2b:01:02:03"),
+    ("macaddr8", "08:00:2b:01:02:03:04:05"),
+    ("int4range", "[1,5);empty;(,)"),
+    ("nummultirange", "{[1.5,2],[3,4)};{}"),
+    ("tstzrange", "[2000-01-01 00:00+00,infinity)"),
+    ("point", "(1.5,-0);(NaN,Infinity)"),
+    ("box", "(2,2),(1,1)"),
+    ("polygon", "((0,0),(1,1),(1,0))"),
+    ("bit(3)", "101"),
+    ("varbit", "10110;"),
+    ("tsvector", "'a':1A 'b c':2"),
+    ("xml", "<a>ż</a>"),
+    ("timetz", "24:00:00+15:59:59;00:00:00-15:59"),
+    ("pg_lsn", "FFFFFFFF/FFFFFFFF;0/0"),
+    ("money", "-92233720368547758.08"),
+    ("pair", "(1,\"a \"\"b\"\"\")"),
+    ("name", "pg_class"),
+    ("\"char\"", "x"),
+    ("xid", "4294967295"),
+    ("xid8", "18446744073709551615"),
+    ("regclass", "pg_class"),
+    ("jsonpath", "$.\"a\"[*]"),
+    ("aclitem", "postgres=r/postgres"),
+];
+
+fn values(text: &str) -> Vec<String> {
+    let all = text.split('|').flat_map(|part| part.split(';'));
+    all.map(|value| format!("'{}'", value.replace('\'', "''"))).collect()
+}
+
+/// `table(id, c0, c1, ...)` and rows in which each column goes through its values.
+fn table(name: &str, types: &[(&str, &str)]) -> (String, Vec<String>) {
+    let columns: Vec<_> =
+        types.iter().enumerate().map(|(at, (kind, _))| format!("c{at} {kind}")).collect();
+    let ddl = format!("CREATE TABLE {name}(id int PRIMARY KEY, {});", columns.join(", "));
+    let of: Vec<_> = types.iter().map(|(_, text)| values(text)).collect();
+    let rows = of.iter().map(Vec::len).max().unwrap();
+    let row = |at: usize| {
+        let cells: Vec<_> = of.iter().map(|values| values[at % values.len()].clone()).collect();
+        format!("INSERT INTO {name} VALUES ({at}, {});", cells.join(", "))
+    };
+    let nulls = format!("INSERT INTO {name}(id) VALUES (-1);");
+    (ddl, (0..rows).map(row).chain([nulls]).collect())
+}
+
+async fn copied_and_streamed(extra: &[(&str, &str)], mode: &str) {
+    let types = [KNOWN, extra].concat();
+    let (copied, copied_rows) = table("copied", &types);
+    let (streamed, streamed_rows) = table("streamed", &types);
+    let mut scene =
+        Scene::new(&format!("{PRELUDE}{copied}{streamed}{}", copied_rows.concat())).await;
+    // Settings of the role must not change what is read (case 59).
+    scene
+        .sql(
+            "ALTER ROLE postgres SET datestyle = 'SQL, DMY'; ALTER ROLE postgres SET intervalstyle = 'iso_8601'; \
+             ALTER ROLE postgres SET extra_float_digits = 0; ALTER ROLE postgres SET bytea_output = 'escape'; \
+             ALTER ROLE postgres SET timezone = 'Asia/Kolkata'",
+        )
+        .await;
+    let running = scene.started();
+    let stderr = running.stderr();
+    assert!(stderr.contains(mode), "not {mode}:\n{stderr}");
+    scene.assert_equal(&["public.copied"]).await;
+    scene.sql(&streamed_rows.concat()).await;
+    scene.wait_until_the_lake_holds_it().await;
+    scene.assert_equal(&["public.copied", "public.streamed"]).await;
+    raw_texts(&mut scene, &types).await;
+    // Every value once more as an update, of a row that was copied and of one that was streamed.
+    let sets: Vec<_> = (0..types.len()).map(|at| format!("c{at} = s.c{at}")).collect();
+    for name in ["copied", "streamed"] {
+        scene
+            .sql(&format!(
+                "UPDATE {name} t SET {} FROM {name} s WHERE s.id = (t.id + 1) % 9 AND t.id >= 0; \
+                 DELETE FROM {name} WHERE id = 3; UPDATE {name} SET id = id + 100 WHERE id < 3",
+                sets.join(", ")
+            ))
+            .await;
+    }
+    scene.wait_until_the_lake_holds_it().await;
+    scene.assert_equal(&["public.copied", "public.streamed"]).await;
+    stop(running);
+}
+
+/// `_pg_raw` has exactly the values after the `|`, by column.
+async fn raw_texts(scene: &mut Scene, types: &[(&str, &str)]) {
+    for (at, (kind, text)) in types.iter().enumerate() {
+        let expected = text.split_once('|').is_some();
+        let sql =
+            format!("SELECT count(*) FROM {{public.streamed}} WHERE _pg_raw['c{at}'] IS NOT NULL");
+        let found = scene.lake.query_now(&sql)[0][0].as_deref() != Some("0");
+        assert_eq!(found, expected, "_pg_raw of {kind}");
+        let both = format!("{} AND c{at} IS NOT NULL", sql);
+        assert_eq!(scene.lake.query_now(&both)[0][0].as_deref(), Some("0"), "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_known_type_in_binary_mode() {
+    copied_and_streamed(&[], "binary=true").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_in_text_mode() {
+    copied_and_streamed(OPAQUE, "binary=false").await;
+}
+
+const KEYS: &[(&str, &str)] = &[
+    ("bool", "t;f"),
+    ("int2", "-32768;32767"),
+    ("int8", "-9223372036854775808;9223372036854775807;0"),
+    ("oid", "0;4294967295"),
+    ("numeric(10,2)", "99999999.99;-0.10;0"),
+    ("numeric", "1e40;0.10;NaN;-Infinity"),
+    ("text", ";żółw 🐢;~NULL~"),
+    ("varchar(9)", "a;a "),
+    ("char(4)", "ab;    "),
+    ("bytea", "\\x;\\x00;\\x00ff"),
+    ("date", "4713-11-24 BC;5874897-12-31;2000-01-01"),
+    ("time", "00:00;23:59:59.999999"),
+    ("timestamp", "2000-01-01 00:00:00.000001;4713-11-24 BC;294246-12-31"),
+    ("timestamptz", "1999-12-31 23:59:59.999999+00;2024-02-29 12:00+05:30"),
+    ("uuid", "00000000-0000-0000-0000-000000000000;ffffffff-ffff-ffff-ffff-ffffffffffff"),
+    ("jsonb", "{\"a\": 1.50};null"),
+    ("mood", "sad;so, \"so\";"),
+    ("fee", "0.001;5"),
+];
+
+const OPAQUE_KEYS: &[(&str, &str)] = &[
+    ("inet", "10.0.0.1/8;10.0.0.1;::1"),
+    ("timetz", "24:00:00+15:59:59;00:00+00"),
+    ("int4range", "[1,5);empty"),
+    ("pg_lsn", "FFFFFFFF/FFFFFFFF;0/0"),
+    ("varbit", "101;"),
+];
+
+async fn keyed(keys: &[(&str, &str)], mode: &str) {
+    let mut schema = String::from(PRELUDE);
+    let mut fill = String::new();
+    let mut work = String::new();
+    let mut tables = Vec::new();
+    for (at, (kind, text)) in keys.iter().enumerate() {
+        schema.push_str(&format!("CREATE TABLE k{at}(id {kind} PRIMARY KEY, v int);"));
+        for value in values(text) {
+            fill.push_str(&format!("INSERT INTO k{at} VALUES ({value}, 1);"));
+        }
+        let first = &values(text)[0];
+        work.push_str(&format!(
+            "UPDATE k{at} SET v = v + 1; DELETE FROM k{at} WHERE id = {first}::{kind}; \
+             INSERT INTO k{at} VALUES ({first}, 9);"
+        ));
+        tables.push(format!("public.k{at}"));
+    }
+    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+    let mut scene = Scene::new(&format!("{schema}{fill}")).await;
+    let running = following(scene.run().spawn());
+    assert!(running.stderr().contains(mode), "{}", running.stderr());
+    for round in 0..3 {
+        // The third round's deletes stand in a window of their own.
+        for part in work.split(';').filter(|part| round > 0 || !part.trim().is_empty()) {
+            if round == 2 || round == 0 {
+                scene.sql(part).await;
+            }
+        }
+        if round == 1 {
+            scene.sql(&work).await;
+        }
+        scene.wait_until_the_lake_holds_it().await;
+        scene.assert_equal(&tables).await;
+    }
+    let deletes: Vec<_> = (0..keys.len()).map(|at| format!("DELETE FROM k{at}")).collect();
+    scene.sql(&deletes.join(";")).await;
+    scene.wait_until_the_lake_holds_it().await;
+    scene.assert_equal(&tables).await;
+    stop(running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_every_known_type() {
+    keyed(KEYS, "binary=true").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_every_type_in_text_mode() {
+    keyed(&[KEYS, OPAQUE_KEYS].concat(), "binary=false").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_float_key_is_refused_by_name() {
+    let scene = Scene::new("CREATE TABLE f(id float8 PRIMARY KEY, v int)").await;
+    scene.catch_up().exited(1).said("KEY_TYPE").said("public.f").said("[column id]");
+}
+
+/// Arrays over what the comparison has no canonical text for: of a domain, and of a type that is
+/// known by its text only, which is then the text of the whole array.
+#[tokio::test(flavor = "multi_thread")]
+async fn arrays_of_domains_and_of_opaque_types() {
+    let schema = "CREATE TABLE a(id int PRIMARY KEY, p price[], i inet[], r int4range[]);";
+    let row = |id: i32| {
+        format!(
+            "INSERT INTO a VALUES ({id}, '{{1.5,NULL,2}}', '{{10.0.0.1/8,NULL}}', '{{\"[1,5)\",empty}}');"
+        )
+    };
+    let mut scene = Scene::new(&format!("{PRELUDE}{schema}{}", row(1))).await;
+    scene.catch_up().succeeded();
+    scene.sql(&row(2)).await;
+    scene.catch_up().succeeded();
+    let rows = scene.lake.query_now("SELECT p::VARCHAR, i, r FROM {public.a}");
+    let row = ["[1.500, NULL, 2.000]", "{10.0.0.1/8,NULL}", "{\"[1,5)\",empty}"];
+    let row: Vec<_> = row.iter().map(|text| Some((*text).to_string())).collect();
+    assert_eq!(rows, [row.clone(), row]);
+}
