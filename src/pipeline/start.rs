@@ -50,11 +50,7 @@ pub(super) async fn connect(
     until: Option<Lsn>,
     (shutdown, stats): (&Shutdown, &Arc<Stats>),
 ) -> Result<Flow> {
-    let ledger = lake
-        .committer
-        .position()
-        .await?
-        .ok_or_else(|| Error::fatal("NO_POSITION", "the lake has no position to go on from"))?;
+    let ledger = lake.committer.position().await?.ok_or_else(no_position)?;
     let committed_lsn = ledger.committed_lsn;
     let client = connect_sql(source, "stream").await?;
     let slot = slot::slot_info(&client, &settings.slot).await?;
@@ -65,20 +61,13 @@ pub(super) async fn connect(
     let publications = publications(&client, settings).await?;
     let source_tables = catalog::load_relations(&client, &publications, None).await?;
     let states = lake_tables(lake, &source_tables).await?;
-    let options = StreamOptions {
-        slot: settings.slot.clone(),
-        start: committed_lsn,
-        publications: publications.clone(),
-        protocol: 1,
-        binary: is_binary(&client, &states, &source_tables).await?,
-        messages: catalog::server_version(&client).await? >= VERSION_14,
-        streaming: false,
-        two_phase: false,
-        origin: None,
-    };
+    let version = catalog::server_version(&client).await?;
+    let binary = version >= VERSION_14 && has_binary_forms(&states, &source_tables);
+    let options = stream_options(settings, committed_lsn, &publications, (version, binary));
     let stream = session.start_replication(&options).await?;
     // The slot is ours only now: whoever had it until then may have moved P.
-    if lake.committer.position().await?.map(|record| record.committed_lsn) != Some(committed_lsn) {
+    let now = lake.committer.position().await?;
+    if now.map(|record| record.committed_lsn) != Some(committed_lsn) {
         let message = "another frazil has moved the lake's position; starting again from there";
         return Err(Error::transient("POSITION_MOVED", message).with_lsn(committed_lsn));
     }
@@ -87,7 +76,7 @@ pub(super) async fn connect(
         slot = settings.slot,
         position = %committed_lsn,
         tables = states.len(),
-        binary = options.binary,
+        binary,
         "following the stream"
     );
     let interval = if until.is_some() { EAGER_FEEDBACK } else { stream.status_interval() };
@@ -101,7 +90,7 @@ pub(super) async fn connect(
             Arc::clone(lake),
             (client, publications),
             settings.tables.clone(),
-            options.binary,
+            binary,
             states,
         ),
         progress: Progress::resume(committed_lsn),
@@ -115,6 +104,29 @@ pub(super) async fn connect(
         lake: Arc::clone(lake),
         stats: Arc::clone(stats),
     })
+}
+
+fn no_position() -> Error {
+    Error::fatal("NO_POSITION", "the lake has no position to go on from")
+}
+
+fn stream_options(
+    settings: &Settings,
+    start: Lsn,
+    publications: &[String],
+    (version, binary): (u32, bool),
+) -> StreamOptions {
+    StreamOptions {
+        slot: settings.slot.clone(),
+        start,
+        publications: publications.to_vec(),
+        protocol: 1,
+        binary,
+        messages: version >= VERSION_14,
+        streaming: false,
+        two_phase: false,
+        origin: None,
+    }
 }
 
 /// The slot must be ours to use and must not have moved past P (cases 6, 17, 18).
@@ -268,18 +280,13 @@ async fn lake_tables(
     Ok(states)
 }
 
-/// Binary mode, unless a followed column has a type whose binary form is not known, or the server
-/// is too old for it.
-async fn is_binary(
-    client: &Client,
-    states: &HashMap<u32, TableState>,
-    source_tables: &[SourceTable],
-) -> Result<bool> {
+/// Whether every followed column, as the lake and as the source have it, has a type whose binary form
+/// is known.
+fn has_binary_forms(states: &HashMap<u32, TableState>, source_tables: &[SourceTable]) -> bool {
     let lake = states.values().map(|state| &state.facts.relation);
     let now = source_tables.iter().map(|table| &table.relation);
     let followed = now.filter(|relation| states.contains_key(&relation.oid));
-    let known = lake.chain(followed).flat_map(|r| &r.columns).all(|c| c.pg_type.has_binary_form());
-    Ok(known && catalog::server_version(client).await? >= VERSION_14)
+    lake.chain(followed).flat_map(|r| &r.columns).all(|c| c.pg_type.has_binary_form())
 }
 
 #[cfg(test)]

@@ -195,7 +195,8 @@ async fn check_slot(
         findings.push(Finding::blocking("SLOT_FOREIGN", what, "choose another slot name"));
     } else if slot.is_lost() {
         let what = format!("slot `{name}` is lost: the WAL it needs is gone");
-        let cure = "start a new lake (frazil drop, then frazil run into an empty folder); raise max_slot_wal_keep_size";
+        let cure = "raise max_slot_wal_keep_size, and start a new lake: frazil drop, then frazil run into \
+                    an empty folder";
         findings.push(Finding::blocking("SLOT_LOST", what, cure));
     } else if let Some(pid) = slot.active_pid {
         let what = format!("slot `{name}` is being read by process {pid}");
