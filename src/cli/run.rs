@@ -25,8 +25,8 @@ use super::Place;
 
 /// First and longest pause before a temporary trouble is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
-/// How long an asynchronous commit may wait for its flush: three times the default `wal_writer_delay`,
-/// and some.
+/// How long an asynchronous commit may wait for its flush: three times the default
+/// `wal_writer_delay`, and some.
 const ASYNC_COMMIT: Duration = Duration::from_secs(1);
 /// How many times in a row a run that must end by itself (`--until-caught-up`, `only`) tries.
 const RETRIES_MAX: usize = 12;
@@ -162,9 +162,9 @@ async fn once(
 }
 
 /// Where the source's WAL ends now, as far as source transactions are committed in it. The insert
-/// position alone would not do: what an open transaction wrote may stay unflushed, and after a switch
-/// of segments it stands behind a page header, so that the server takes 15 s and more to report it as
-/// reached. An asynchronous commit is flushed within three `wal_writer_delay`.
+/// position alone would not do: what an open transaction wrote may stay unflushed, and after a
+/// switch of segments it stands behind a page header, so that the server takes 15 s and more to
+/// report it as reached. An asynchronous commit is flushed within three `wal_writer_delay`.
 pub(crate) async fn server_lsn(source: &Source) -> Result<Lsn> {
     let client = connect_sql(source, "position").await?;
     let inserted = current_lsn(&client, "pg_current_wal_insert_lsn").await?;

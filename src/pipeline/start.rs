@@ -280,8 +280,8 @@ async fn lake_tables(
     Ok(states)
 }
 
-/// Whether every followed column, as the lake and as the source have it, has a type whose binary form
-/// is known.
+/// Whether every followed column, as the lake and as the source have it, has a type whose binary
+/// form is known.
 fn has_binary_forms(states: &HashMap<u32, TableState>, source_tables: &[SourceTable]) -> bool {
     let lake = states.values().map(|state| &state.facts.relation);
     let now = source_tables.iter().map(|table| &table.relation);

@@ -1,5 +1,5 @@
-//! What was typed or granted wrongly: the right exit code, a precise message and its cure; no escape
-//! codes without a terminal; logs that parse.
+//! What was typed or granted wrongly: the right exit code, a precise message and its cure; no
+//! escape codes without a terminal; logs that parse.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Every type with its extreme values, copied and streamed, in binary mode and in text mode: the lake
-//! holds the value, or NULL with the Postgres text in `_pg_raw`.
+//! Every type with its extreme values, copied and streamed, in binary mode and in text mode: the
+//! lake holds the value, or NULL with the Postgres text in `_pg_raw`.
 
 use super::scene::{Scene, following, stop};
 

@@ -1,5 +1,5 @@
-//! Somebody holds a table locked for long: other tables' changes reach the lake, and the server hears
-//! from frazil (case 12).
+//! Somebody holds a table locked for long: other tables' changes reach the lake, and the server
+//! hears from frazil (case 12).
 
 use std::time::Duration;
 

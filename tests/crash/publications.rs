@@ -1,5 +1,5 @@
-//! A start that ends between the two publications (tables with and without a key) leaves none behind,
-//! or the next start would follow only half of the tables.
+//! A start that ends between the two publications (tables with and without a key) leaves none
+//! behind, or the next start would follow only half of the tables.
 
 use super::{SCHEMA, TABLES, run};
 use crate::support::lake::Lake;
