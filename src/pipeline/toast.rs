@@ -5,11 +5,13 @@
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, MapArray, RecordBatch};
 use arrow_select::interleave::interleave;
+use iceberg::TableIdent;
 use iceberg::spec::DataFile;
 use std::collections::BTreeMap;
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+use crate::iceberg::lake::Lake;
 use crate::iceberg::read;
 use crate::iceberg::schema::RAW_FIELD_ID;
 use crate::window::decode::{Decoded, RawValue, TupleDecoder};
@@ -37,8 +39,13 @@ pub(crate) struct Past {
 
 impl Past {
     /// The data files that may hold older rows of the table, newest first.
-    async fn data_files(&self, job: &Job) -> Result<Vec<(DataFile, i64)>> {
-        let oid = job.outcome.relation.oid;
+    /// Waits for segments and windows that are still being written: call it without a writer's
+    /// permit, which they need.
+    pub(super) async fn data_files(
+        &self,
+        lake: &Lake,
+        (oid, ident): (u32, &TableIdent),
+    ) -> Result<Vec<(DataFile, i64)>> {
         let mut files: Vec<(DataFile, i64)> = Vec::new();
         for segment in self.segments.iter().rev() {
             let mut segment = segment.clone();
@@ -53,7 +60,7 @@ impl Past {
         }
         let mut committed = self.committed.clone();
         committed.wait_for(|done| *done + 1 >= self.window).await.map_err(|_| gone())?;
-        if let Some(table) = job.lake.committer.table(&job.target.ident).await? {
+        if let Some(table) = lake.committer.table(ident).await? {
             files.extend(read::live_data_files(&table).await?);
         }
         Ok(files)
@@ -70,11 +77,11 @@ pub(super) async fn write_open_rows(job: &Job, data: &mut DataWriter) -> Result<
     if open.is_empty() {
         return Ok(());
     }
-    let files = job.past.data_files(job).await?;
+    let files = &job.older;
     let keys = decode_keys(job)?;
     let ids = job.outcome.relation.key_field_ids();
     let places =
-        read::locate(&job.lake.storage, &job.target.raw.schema, &files, &ids, &keys).await?;
+        read::locate(&job.lake.storage, &job.target.raw.schema, files, &ids, &keys).await?;
     let mut by_file: BTreeMap<usize, Vec<(u64, &OpenRow)>> = BTreeMap::new();
     for (row, place) in open.iter().zip(places) {
         let place = place.ok_or_else(|| missing_row(job))?;
@@ -83,7 +90,7 @@ pub(super) async fn write_open_rows(job: &Job, data: &mut DataWriter) -> Result<
     for (file, mut rows) in by_file {
         let (file, _) = files.get(file).ok_or_else(|| missing_row(job))?;
         rows.sort_unstable_by_key(|(row, _)| *row);
-        let row_bytes = file.file_size_in_bytes() / file.record_count().max(1) + 1;
+        let row_bytes = read::row_bytes(&job.lake.storage, file).await?;
         let at_once = usize::try_from(BYTES_MAX / row_bytes).unwrap_or(1).clamp(1, ROWS_MAX);
         for chunk in rows.chunks(at_once) {
             data.write(complete(job, file, chunk).await?).await?;

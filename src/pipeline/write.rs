@@ -155,8 +155,11 @@ impl Writers {
         targets: &HashMap<u32, Arc<ParquetTarget>>,
         past: Past,
     ) -> Result<Written> {
-        let (buf, outcomes) = self.blocking(move || segment.settle()).await??;
-        let (buf, past) = (Arc::new(buf), Arc::new(past));
+        let (buf, mut outcomes) = self.blocking(move || segment.settle()).await??;
+        let buf = Arc::new(buf);
+        // Tables that wait for older rows come last, and wait without a permit: what they wait for
+        // needs one.
+        outcomes.sort_by_key(|outcome| !outcome.open.is_empty());
         let mut tasks = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
             let oid = outcome.relation.oid;
@@ -165,11 +168,15 @@ impl Writers {
                     .with_table(outcome.relation.display())
             })?;
             let (truncated, changes) = (outcome.truncated, outcome.changes);
+            let older = match outcome.open.is_empty() {
+                true => Vec::new(),
+                false => past.data_files(&self.lake, (oid, &target.ident)).await?,
+            };
             let job = Job {
                 lake: Arc::clone(&self.lake),
                 target: Arc::clone(target),
                 buf: Arc::clone(&buf),
-                past: Arc::clone(&past),
+                older,
                 outcome,
             };
             let permit = self.permit().await?;
@@ -236,7 +243,8 @@ pub(super) struct Job {
     pub(super) lake: Arc<Lake>,
     pub(super) target: Arc<ParquetTarget>,
     pub(super) buf: Arc<Vec<u8>>,
-    pub(super) past: Arc<Past>,
+    /// Data files that may hold older rows, newest first; empty where no row lacks a value.
+    pub(super) older: Vec<(DataFile, i64)>,
     pub(super) outcome: Outcome,
 }
 
