@@ -12,7 +12,7 @@ use iceberg::table::Table;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
 use parquet::arrow::{PARQUET_FIELD_ID_META_KEY, ProjectionMask};
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, RowGroupMetaData};
 
 use crate::error::{Error, Result};
 use crate::iceberg::layout::{arrow_schema, record_batch, retype};
@@ -78,6 +78,22 @@ pub async fn read_rows(
         true => Ok(found),
         false => Err(Error::fatal("LAKE_METADATA", format!("{} has other rows", open.location))),
     }
+}
+
+/// How many bytes a row of `file` has in memory, on average. The file's own size says nothing of it:
+/// large values that repeat or compress well are small there.
+///
+/// # Errors
+/// `LAKE_IO` (transient).
+pub async fn row_bytes(storage: &LakeStorage, file: &DataFile) -> Result<u64> {
+    let open = OpenFile::open(storage, file, PageIndexPolicy::Skip).await?;
+    let groups = open.metadata.metadata().row_groups();
+    let bytes = |column: &ColumnChunkMetaData| {
+        let values = column.unencoded_byte_array_data_bytes().unwrap_or(0);
+        u64::try_from(values.max(column.uncompressed_size())).unwrap_or(0)
+    };
+    let total: u64 = groups.iter().flat_map(RowGroupMetaData::columns).map(bytes).sum();
+    Ok(total / file.record_count().max(1) + 1)
 }
 
 /// Runs of ascending row numbers as ranges.

@@ -93,7 +93,7 @@ pub(super) async fn write_open_rows(job: &Job, data: &mut DataWriter) -> Result<
     for (file, mut rows) in by_file {
         let (file, _) = files.get(file).ok_or_else(|| missing_row(job))?;
         rows.sort_unstable_by_key(|(row, _)| *row);
-        let row_bytes = file.file_size_in_bytes() / file.record_count().max(1) + 1;
+        let row_bytes = read::row_bytes(&job.lake.storage, file).await?;
         let at_once = usize::try_from(BYTES_MAX / row_bytes).unwrap_or(1).clamp(1, ROWS_MAX);
         for chunk in rows.chunks(at_once) {
             data.write(complete(job, file, chunk).await?).await?;

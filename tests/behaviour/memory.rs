@@ -73,3 +73,32 @@ async fn large_values_stay_within_the_limit() {
     let lake = scene.lake.query_now(&format!("{sums} {{public.t}}"));
     assert_eq!(lake, scene.sql(&format!("{sums} t")).await);
 }
+
+/// Values of 1 MiB: a segment holds few rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn unchanged_large_values_stay_within_the_limit() {
+    let mut scene = Scene::new("CREATE TABLE t(id int PRIMARY KEY, body bytea)").await;
+    scene.sql("ALTER TABLE t ALTER body SET STORAGE EXTERNAL").await;
+    let insert = |from: u32, to: u32| {
+        let value = "decode(repeat(md5(g::text), 65536), 'hex')";
+        format!("INSERT INTO t SELECT g, {value} FROM generate_series({from}, {to}) g")
+    };
+    scene.sql(&insert(1, 60)).await;
+    let running = scene.started();
+    for (what, sql) in [
+        ("copied", insert(101, 200)),
+        ("streamed", "UPDATE t SET id = -id".into()),
+        ("new keys for all", "DELETE FROM t WHERE id % 3 = 0".into()),
+    ] {
+        eprintln!("{what}: peak RSS {} MiB", running.peak_rss_bytes() >> 20);
+        scene.sql(&sql).await;
+        scene.wait_until_the_lake_holds_it().await;
+    }
+    let ended = stop(running);
+    let mib = ended.peak_rss_bytes >> 20;
+    eprintln!("values of 1 MiB: peak RSS {mib} MiB");
+    assert!(ended.peak_rss_bytes < RSS_MAX, "{mib} MiB");
+    let sums = "SELECT count(*), sum(octet_length(body)), max(id) FROM";
+    let lake = scene.lake.query_now(&format!("{sums} {{public.t}}"));
+    assert_eq!(lake, scene.sql(&format!("{sums} t")).await);
+}
