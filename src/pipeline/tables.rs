@@ -29,6 +29,9 @@ use super::write::ParquetTarget;
 
 /// Table property: the source table as of `frazil.position`, as JSON ([`SourceFacts`]).
 pub(crate) const FACTS_KEY: &str = "frazil.source";
+/// The server sends a source transaction as soon as its commit is flushed, a moment before other
+/// sessions see it: what the catalog does not show yet is looked for this long.
+const VISIBLE_AFTER: Duration = Duration::from_secs(1);
 /// How often the catalog is looked at although the stream brought no Relation message.
 const CATALOG_CHECK: Duration = Duration::from_secs(30);
 
@@ -167,8 +170,15 @@ impl Tables {
     /// The table's new shape, from the Relation message and the catalog together.
     async fn reconcile(&self, state: &TableState, wire: &WireRelation) -> Result<Evolution> {
         let before = &state.facts.relation;
-        let fresh = self.load(wire.oid).await?;
-        let relation = relation_from(before, fresh.as_ref().map(|f| &f.relation), wire)?;
+        let since = Instant::now();
+        let (fresh, relation) = loop {
+            let fresh = self.load(wire.oid).await?;
+            match relation_from(before, fresh.as_ref().map(|f| &f.relation), wire) {
+                Ok(relation) => break (fresh, relation),
+                Err(error) if since.elapsed() >= VISIBLE_AFTER => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
         let added: Vec<&Column> =
             relation.columns.iter().filter(|c| at_attnum(before, c.attnum).is_none()).collect();
         if self.is_binary
