@@ -27,7 +27,7 @@ pub(crate) const LEDGER_SNAPSHOTS_MAX: usize = 1000;
 
 /// Older metadata files of the ledger, which repeat its history, are kept only for readers that
 /// are just opening one.
-const LEDGER_METADATA_FILES_MAX: usize = 10;
+const LEDGER_METADATA_FILES_MAX: usize = 100;
 
 /// Which pipeline writes a table: a property of the ledger and of every table that belongs to it.
 pub(crate) const PIPELINE_KEY: &str = "frazil.pipeline-id";

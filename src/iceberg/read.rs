@@ -80,8 +80,8 @@ pub async fn read_rows(
     }
 }
 
-/// How many bytes a row of `file` has in memory, on average. The file's own size says nothing of it:
-/// large values that repeat or compress well are small there.
+/// How many bytes a row of `file` has in memory, on average. The file's own size says nothing of
+/// it: large values that repeat or compress well are small there.
 ///
 /// # Errors
 /// `LAKE_IO` (transient).

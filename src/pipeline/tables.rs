@@ -452,7 +452,6 @@ fn constant(relation: &Relation, column: &Column, text: &str) -> Result<ArrayRef
 fn changed(relation: &Relation, what: &str) -> Error {
     Error::table("SCHEMA_CHANGED", relation.display(), what).with_cure(
         "nothing was applied wrongly, and the slot is kept; frazil does not follow this change yet: \
-         start a new lake (frazil drop, then frazil run into an empty folder), or leave the table out \
-         with --tables '!...'",
+         start a new lake (frazil drop, then frazil run into an empty folder)",
     )
 }

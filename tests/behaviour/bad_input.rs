@@ -35,11 +35,11 @@ async fn dsns_that_lead_nowhere() {
     ] {
         let ended = run(dsn, lake);
         eprintln!("{dsn}: {}", ended.stderr.trim());
-        refused(ended, 78, "ERROR");
+        refused(ended, 78, "error[");
     }
-    refused(run(&scene.postgres.dsn_of("nosuch"), lake), 78, "NO_DATABASE").said("cure=");
+    refused(run(&scene.postgres.dsn_of("nosuch"), lake), 78, "NO_DATABASE").said("cure: ");
     let other = scene.postgres.dsn().replace("postgres@", "nobody@");
-    refused(run(&other, lake), 78, "AUTH").said("cure=");
+    refused(run(&other, lake), 78, "AUTH").said("cure: ");
     // Nothing was made for a source that is not there.
     assert!(!lake.join("public").exists());
 }
@@ -69,7 +69,7 @@ async fn a_wrong_password() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let dsn = |user: &str| scene.postgres.dsn().replace("postgres@", &format!("{user}@"));
     let lake = scene.lake.folder().to_path_buf();
-    let ended = refused(run(&dsn("ann:wrongcanary"), &lake), 78, "AUTH").said("cure=");
+    let ended = refused(run(&dsn("ann:wrongcanary"), &lake), 78, "AUTH").said("cure: ");
     assert!(!ended.stderr.contains("wrongcanary"), "the password is in the log: {}", ended.stderr);
     refused(run(&dsn("ann"), &lake), 78, "AUTH").said("PGPASSWORD");
     run(&dsn("ann:right"), &lake).succeeded();
@@ -83,7 +83,7 @@ async fn rights_that_lack() {
     let dsn = |user: &str| scene.postgres.dsn().replace("postgres@", &format!("{user}@"));
     let lake = scene.lake.folder().to_path_buf();
     for user in ["plain", "repl"] {
-        refused(run(&dsn(user), &lake), 78, "RIGHTS").said("cure=");
+        refused(run(&dsn(user), &lake), 78, "RIGHTS").said("cure: ");
     }
     // A publication made for it and SELECT: enough.
     scene.sql("CREATE PUBLICATION frazil FOR TABLE t").await;
@@ -131,7 +131,7 @@ async fn patterns_that_match_nothing() {
     };
     refused(with("public.t,public.nosuch"), 78, "NO_SUCH_TABLE")
         .said("public.nosuch")
-        .said("cure=");
+        .said("cure: ");
     refused(with("!*"), 78, "");
     // Nothing was left behind by the refusals.
     let made = scene.sql("SELECT pubname::text FROM pg_publication UNION ALL SELECT slot_name::text FROM pg_replication_slots").await;
@@ -148,9 +148,9 @@ async fn a_folder_that_cannot_be_written() {
     let since = Instant::now();
     let ended = run(&scene.postgres.dsn(), &file);
     eprintln!("{}", ended.stderr);
-    refused(ended, 78, "").said("file").said("cure=");
-    refused(run(&scene.postgres.dsn(), &file.join("below")), 78, "").said("cure=");
-    refused(run(&scene.postgres.dsn(), Path::new("/proc/frazil")), 78, "").said("cure=");
+    refused(ended, 78, "").said("file").said("cure: ");
+    refused(run(&scene.postgres.dsn(), &file.join("below")), 78, "").said("cure: ");
+    refused(run(&scene.postgres.dsn(), Path::new("/proc/frazil")), 78, "").said("cure: ");
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert_eq!(std::fs::read(&file).unwrap(), b"not a folder");
     let slots = scene.sql("SELECT slot_name FROM pg_replication_slots").await;

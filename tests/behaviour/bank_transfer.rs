@@ -1,6 +1,7 @@
 //! Accounts in two tables, money moved between them by four writers: in every state of the lake
 //! that can be seen while frazil runs, the sum over both tables is the same.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -92,7 +93,10 @@ async fn the_sum_is_the_same_in_every_lake_commit() {
         }
         let sum: f64 = scene.lake.query(&state, SUM)[0][0].as_ref().unwrap().parse().unwrap();
         assert!((sum - 400_000.0).abs() < 1e-6, "a torn lake commit: {sum} in {state:?}");
-        assert_positions(&state);
+        // The ledger keeps few old metadata files: a slow reader may be too late.
+        if Path::new(state.location(LEDGER)).exists() {
+            assert_positions(&state);
+        }
         (last, seen) = (Some(state), seen + 1);
     }
     ends.store(true, Ordering::Relaxed);
