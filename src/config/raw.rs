@@ -225,4 +225,18 @@ mod tests {
         let raw = RawConfig::parse("initial_snapshot: {workers: 4}\n", "f").unwrap();
         assert_eq!(raw.initial_snapshot.workers, Some(Scalar("4".to_owned())));
     }
+
+    #[test]
+    fn the_example_is_complete_and_holds_the_defaults() {
+        let text = include_str!("../../docs/frazil.yaml");
+        let typed: Value =
+            serde_json::to_value(RawConfig::parse(text, "example").unwrap()).unwrap();
+        let unset = |section: &Value| section.as_object().unwrap().values().any(Value::is_null);
+        assert!(!typed.as_object().unwrap().values().any(unset), "{typed}");
+        let full = crate::config::Config::resolve(RawConfig::parse(text, "example").unwrap());
+        let places = "source: {url: postgres://h/d}\nlake: {into: ./lake}";
+        let bare = crate::config::Config::resolve(RawConfig::parse(places, "bare").unwrap());
+        let settings = |config: crate::config::Config| format!("{:?}", config.settings);
+        assert_eq!(settings(full.unwrap()), settings(bare.unwrap()));
+    }
 }
