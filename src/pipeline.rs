@@ -85,7 +85,7 @@ pub(crate) struct Flow {
     tables: Tables,
     progress: Progress,
     position: Position,
-    idle: Idle,
+    last_commit: Instant,
     feedback: Interval,
     commit_interval: Duration,
     until: Option<Lsn>,
@@ -93,12 +93,6 @@ pub(crate) struct Flow {
     shutdown: Shutdown,
     lake: Arc<Lake>,
     stats: Arc<Stats>,
-}
-
-/// The position of a stream that brings nothing for us.
-struct Idle {
-    lsn: Lsn,
-    committed: Instant,
 }
 
 impl Flow {
@@ -130,7 +124,7 @@ impl Flow {
                 self.take_in().await?;
             }
             // A transaction that does not end must not hold up a stop.
-            () = grace_over(self.leaving), if self.leaving.is_some() => self.abandon_open(),
+            () = grace_over(self.leaving), if self.intake.in_transaction() => self.abandon_open(),
         }
         Ok(!self.is_done())
     }
@@ -192,7 +186,7 @@ impl Flow {
         self.progress.write(done.committed_lsn)?;
         self.progress.commit(done.committed_lsn)?;
         self.tables.saved(&done.tables);
-        self.idle.committed = Instant::now();
+        self.last_commit = Instant::now();
         self.stats.committed(done.committed_lsn, done.changes, done.rows_written);
         self.window.previous_committed(done.number);
         crate::ops::crash_point("before_acknowledge");
@@ -214,13 +208,12 @@ impl Flow {
         self.stats.server_at(wal_end);
         if !self.intake.in_transaction() {
             self.progress.receive(wal_end);
-            self.idle.lsn = self.idle.lsn.max(wal_end);
             let lag = wal_end.bytes_since(self.progress.committed_lsn());
             let asked = self.until.is_some_and(|until| wal_end >= until);
             if asked {
                 self.window.hurry();
             }
-            let old = lag > 0 && self.idle.committed.elapsed() >= IDLE_POSITION_AGE;
+            let old = lag > 0 && self.last_commit.elapsed() >= IDLE_POSITION_AGE;
             if self.window.is_empty() && (asked || old || lag >= IDLE_POSITION_BYTES) {
                 self.window.idle(wal_end);
                 if self.may_commit() {

@@ -240,7 +240,7 @@ async fn copy_tables(
     let version = catalog::server_version(&coordinator).await?;
     let estimated = tables.iter().map(estimated_rows).sum();
     stats.to_copy(estimated);
-    let mut pieces = plan::pieces(tables, version >= TID_RANGE_SCAN);
+    let mut pieces = plan::pieces(tables, version >= TID_RANGE_SCAN, settings.workers);
     pieces.reverse();
     let workers = settings.workers.min(pieces.len()).max(1);
     let queue = Arc::new(Mutex::new(pieces));

@@ -3,8 +3,12 @@
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::quote::{identifier, qualified};
 
-/// Pages (of 8 KiB) in one range: 256 MiB of heap, so that two workers share a large table evenly.
-const RANGE_PAGES: u64 = 32_768;
+/// Pages (of 8 KiB) in the largest range: 256 MiB of heap.
+const RANGE_PAGES_MAX: u64 = 32_768;
+/// ... and in the smallest one that a table is split into: 64 MiB, for each range gives a file.
+const RANGE_PAGES_MIN: u64 = 8_192;
+/// Ranges of a table per worker, at least, so that all end at about the same time.
+const RANGES_PER_WORKER: u64 = 2;
 
 /// One COPY to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +21,7 @@ pub(crate) struct Piece {
 
 /// The pieces of `tables`, in the order in which they are worth starting. `can_range`: the server
 /// scans ranges of ctid (version 14 and newer).
-pub(crate) fn pieces(tables: &[SourceTable], can_range: bool) -> Vec<Piece> {
+pub(crate) fn pieces(tables: &[SourceTable], can_range: bool, workers: usize) -> Vec<Piece> {
     let mut order: Vec<usize> = (0..tables.len()).collect();
     order.sort_by_key(|&at| {
         std::cmp::Reverse(
@@ -29,7 +33,7 @@ pub(crate) fn pieces(tables: &[SourceTable], can_range: bool) -> Vec<Piece> {
         let Some(source) = tables.get(table) else { continue };
         let pages = u64::try_from(source.relpages).unwrap_or(0);
         let ranged = can_range && has_pages(source);
-        let ranges = if ranged { page_ranges(pages) } else { vec![None] };
+        let ranges = if ranged { page_ranges(pages, workers) } else { vec![None] };
         for range in ranges {
             pieces.push(Piece { table, statement: statement(source, range) });
         }
@@ -52,17 +56,15 @@ fn as_text(name: &str) -> String {
 type PageRange = Option<(u64, Option<u64>)>;
 
 /// Ranges over `pages`; the last is open at its end, for the table has grown since it was counted.
-fn page_ranges(pages: u64) -> Vec<PageRange> {
-    let count = pages.div_ceil(RANGE_PAGES).max(1);
-    if count == 1 {
+fn page_ranges(pages: u64, workers: usize) -> Vec<PageRange> {
+    let wanted = u64::try_from(workers).unwrap_or(1) * RANGES_PER_WORKER;
+    let size = pages.div_ceil(wanted).clamp(RANGE_PAGES_MIN, RANGE_PAGES_MAX);
+    let count = pages.div_ceil(size);
+    if workers == 1 || count <= 1 {
         return vec![None];
     }
-    (0..count)
-        .map(|nth| {
-            let end = (nth + 1 < count).then_some((nth + 1) * RANGE_PAGES);
-            Some((nth * RANGE_PAGES, end))
-        })
-        .collect()
+    let range = |nth| Some((nth * size, (nth + 1 < count).then_some((nth + 1) * size)));
+    (0..count).map(range).collect()
 }
 
 fn statement(table: &SourceTable, range: PageRange) -> String {
@@ -99,10 +101,13 @@ mod tests {
 
     #[test]
     fn ranges_meet_and_the_last_is_open() {
-        assert_eq!(page_ranges(0), [None]);
-        assert_eq!(page_ranges(RANGE_PAGES), [None]);
-        let ranges = page_ranges(RANGE_PAGES * 2 + 1);
-        let (one, two) = (RANGE_PAGES, RANGE_PAGES * 2);
+        assert_eq!(page_ranges(0, 2), [None]);
+        assert_eq!(page_ranges(RANGE_PAGES_MIN, 2), [None]);
+        assert_eq!(page_ranges(1_000_000, 1), [None]);
+        let ranges = page_ranges(RANGE_PAGES_MIN * 2 + 1, 2);
+        let (one, two) = (RANGE_PAGES_MIN, RANGE_PAGES_MIN * 2);
         assert_eq!(ranges, [Some((0, Some(one))), Some((one, Some(two))), Some((two, None))]);
+        let many = page_ranges(10_000_000, 2);
+        assert_eq!(many.first(), Some(&Some((0, Some(RANGE_PAGES_MAX)))));
     }
 }

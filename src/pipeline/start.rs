@@ -27,7 +27,7 @@ use super::commit::Window;
 use super::intake::Intake;
 use super::tables::{FACTS_KEY, SourceFacts, TableState, Tables, compare};
 use super::write::{ParquetTarget, Writers};
-use super::{Flow, Idle, feedback_every};
+use super::{Flow, feedback_every};
 
 /// How often the server is asked where it stands while somebody waits for the end.
 const EAGER_FEEDBACK: Duration = Duration::from_millis(200);
@@ -95,7 +95,7 @@ pub(super) async fn connect(
         ),
         progress: Progress::resume(committed_lsn),
         position: Position { timeline: identity.timeline, system_id: identity.system_id },
-        idle: Idle { lsn: committed_lsn, committed: Instant::now() },
+        last_commit: Instant::now(),
         feedback: feedback_every(interval),
         commit_interval: settings.commit_interval,
         until,
