@@ -208,8 +208,9 @@ impl Flow {
         self.stats.server_at(wal_end);
         if !self.intake.in_transaction() {
             self.progress.receive(wal_end);
-            let lag = wal_end.bytes_since(self.progress.committed_lsn());
-            let asked = self.until.is_some_and(|until| wal_end >= until);
+            let committed_lsn = self.progress.committed_lsn();
+            let lag = wal_end.bytes_since(committed_lsn);
+            let asked = self.until.is_some_and(|until| wal_end >= until && committed_lsn < until);
             if asked {
                 self.window.hurry();
             }
