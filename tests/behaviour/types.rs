@@ -135,7 +135,7 @@ async fn copied_and_streamed(extra: &[(&str, &str)], mode: &str) {
     scene.sql(&streamed_rows.concat()).await;
     scene.wait_until_the_lake_holds_it().await;
     scene.assert_equal(&["public.copied", "public.streamed"]).await;
-    raw_texts(&mut scene, &types).await;
+    raw_texts(&mut scene, &types);
     // Every value once more as an update, of a row that was copied and of one that was streamed.
     let sets: Vec<_> = (0..types.len()).map(|at| format!("c{at} = s.c{at}")).collect();
     for name in ["copied", "streamed"] {
@@ -153,14 +153,14 @@ async fn copied_and_streamed(extra: &[(&str, &str)], mode: &str) {
 }
 
 /// `_pg_raw` has exactly the values after the `|`, by column.
-async fn raw_texts(scene: &mut Scene, types: &[(&str, &str)]) {
+fn raw_texts(scene: &mut Scene, types: &[(&str, &str)]) {
     for (at, (kind, text)) in types.iter().enumerate() {
         let expected = text.split_once('|').is_some();
         let sql =
             format!("SELECT count(*) FROM {{public.streamed}} WHERE _pg_raw['c{at}'] IS NOT NULL");
         let found = scene.lake.query_now(&sql)[0][0].as_deref() != Some("0");
         assert_eq!(found, expected, "_pg_raw of {kind}");
-        let both = format!("{} AND c{at} IS NOT NULL", sql);
+        let both = format!("{sql} AND c{at} IS NOT NULL");
         assert_eq!(scene.lake.query_now(&both)[0][0].as_deref(), Some("0"), "{kind}");
     }
 }
