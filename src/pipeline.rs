@@ -11,8 +11,8 @@
 //! no room for it; the server hears from us all the same. A window holds whole source transactions;
 //! one too large for memory is written in segments, all of them in the same lake commit.
 //!
-//! Follow a row: [`Flow::turn`] here, `intake.rs` (frames and folds), `write.rs` (decode, Parquet),
-//! `commit.rs` (the lake commit), and back here to [`Flow::acknowledge`].
+//! Follow a row: `Flow::turn` here, `intake.rs` (frames and folds), `write.rs` (decode, Parquet),
+//! `commit.rs` (the lake commit), and back here to `Flow::acknowledge`.
 
 mod commit;
 mod intake;

@@ -1,5 +1,5 @@
 //! Whether a source is fit to be replicated, and what to do where it is not: server, role, slot.
-//! The tables are looked at in [`super::check_tables`].
+//! The tables are looked at in `check_tables`.
 //!
 //! Source of the rules: Postgres manual, "Logical Replication, Configuration Settings" and
 //! "Security"; cases 16-18, 27, 57-59, 73, 112, 140.
