@@ -57,6 +57,7 @@ pub async fn take(
 ) -> Result<Lsn> {
     let client = connect_sql(source, "initial-snapshot").await?;
     let publications = publish(&client, settings).await?;
+    refuse_existing(lake, &selected(&client, &publications, settings).await?).await?;
     for _ in 0..ATTEMPTS {
         let mut session = Session::connect(source, "initial-snapshot").await?;
         let identity = session.identify_system().await?;
@@ -200,6 +201,21 @@ pub(crate) async fn selected(
         refuse_unsupported(table)?;
     }
     Ok(chosen)
+}
+
+/// Stops before anything is copied, or a slot is made, into a lake that has the tables already.
+async fn refuse_existing(lake: &Lake, tables: &[SourceTable]) -> Result<()> {
+    for table in tables {
+        let ident = table_ident(&table.relation.namespace, &table.relation.name);
+        if lake.committer.table(&ident).await?.is_some() {
+            let message = "the lake has this table already, and not from this slot";
+            return Err(Error::table("TABLE_EXISTS", table.relation.display(), message).with_cure(
+                "name the slot that wrote it (--slot), another folder (--into), or leave the table \
+                 out (--tables '!...')",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Stops at what this version can't replicate exactly.
