@@ -52,7 +52,7 @@ async fn catching_up_after_a_wal_switch_ends() {
     let run = scene.run().arg("--until-caught-up").spawn();
     let since = Instant::now();
     run.wait(QUICKLY).succeeded();
-    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(12), "{:?}", since.elapsed());
     scene.assert_equal(&["public.a"]).await;
 }
 
@@ -66,7 +66,7 @@ async fn catching_up_beside_an_open_transaction_ends() {
     let since = Instant::now();
     let run = scene.run().arg("--until-caught-up").spawn();
     run.wait(Duration::from_secs(60)).succeeded();
-    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(12), "{:?}", since.elapsed());
     assert_eq!(scene.lake.query_now("SELECT count(*) FROM {public.a}")[0][0].as_deref(), Some("1"));
     open.batch_execute("COMMIT").await.unwrap();
     scene.assert_catches_up(&["public.a"]).await;
@@ -152,7 +152,7 @@ async fn a_second_signal_leaves_at_once() {
     running.signal("TERM");
     let since = Instant::now();
     let ended = running.wait(QUICKLY);
-    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert!(matches!(ended.code, Some(0 | 130)), "{:?}", ended.code);
     scene.assert_catches_up(&["public.b"]).await;
 }

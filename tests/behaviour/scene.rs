@@ -11,7 +11,7 @@ use crate::support::lake::{Lake, LakeState};
 use crate::support::postgres::{Postgres, PostgresOptions, TextRow};
 
 pub(crate) const LEDGER: &str = "frazil.ledger_frazil";
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A source with its lake.
 pub(crate) struct Scene {
