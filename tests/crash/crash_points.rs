@@ -36,7 +36,7 @@ async fn a_crash_at_any_point_of_the_stream_loses_nothing() {
             let points = at(point, pass);
             let mut frazil = run(&postgres, folder.path(), "frazil").failpoints(&points).spawn();
             assert!(ends(&mut frazil, Duration::from_secs(30)), "never came to {points}");
-            let ended = frazil.wait(Duration::from_secs(5));
+            let ended = frazil.wait(Duration::from_secs(30));
             assert_eq!(ended.code, None, "not aborted at {points}:\n{}", ended.stderr);
         }
         load.pause(&client).await;
@@ -59,7 +59,7 @@ async fn a_crash_at_any_point_from_the_first_start_on_loses_nothing() {
             let (points, slot) = (at(point, pass), format!("{point}_{pass}"));
             let mut frazil = run(&postgres, folder.path(), &slot).failpoints(&points).spawn();
             assert!(ends(&mut frazil, Duration::from_secs(30)), "never came to {points}");
-            let ended = frazil.wait(Duration::from_secs(5));
+            let ended = frazil.wait(Duration::from_secs(30));
             assert_eq!(ended.code, None, "not aborted at {points}:\n{}", ended.stderr);
             // A second start that ends in the middle, where the first had not begun to copy.
             let again = run(&postgres, folder.path(), &slot).failpoints(&at("files_written", 1));
@@ -68,7 +68,7 @@ async fn a_crash_at_any_point_from_the_first_start_on_loses_nothing() {
             assert_whole(&postgres, folder.path(), &slot).await;
             load.resume();
             let drop = format!("SELECT pg_drop_replication_slot('{slot}')");
-            super::until("the slot is free", Duration::from_secs(10), async || {
+            super::until("the slot is free", Duration::from_secs(30), async || {
                 client.batch_execute(&drop).await.is_ok()
             })
             .await;

@@ -77,14 +77,14 @@ async fn an_older_version_of_a_table_stops_it() {
     let load = Load::start(&postgres, 13);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let catalog = catalog(folder.path());
-    super::until("the pointer was moved", Duration::from_secs(10), async || {
+    super::until("the pointer was moved", Duration::from_secs(30), async || {
         let (now, previous) = pointer(&catalog, "debit");
         previous.is_some_and(|previous| move_to(&catalog, "debit", &now, &previous))
     })
     .await;
     let (back, _) = pointer(&catalog, "debit");
-    assert!(ends(&mut frazil, Duration::from_secs(20)), "went on:\n{}", frazil.stderr());
-    frazil.wait(Duration::from_secs(5)).exited(1).said("LAKE_REWOUND");
+    assert!(ends(&mut frazil, Duration::from_secs(60)), "went on:\n{}", frazil.stderr());
+    frazil.wait(Duration::from_secs(30)).exited(1).said("LAKE_REWOUND");
     assert_eq!(pointer(&catalog, "debit").0, back, "something was written over it");
     let now = Lake::open(folder.path()).state();
     super::assert_monotone(&now, "frazil");

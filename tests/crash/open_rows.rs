@@ -45,6 +45,6 @@ async fn writers_do_not_wait_for_each_other() {
     }
     let mut frazil = run(&postgres, folder.path(), "frazil").arg("--until-caught-up").spawn();
     assert!(ends(&mut frazil, Duration::from_secs(60)), "hangs:\n{}", frazil.stderr());
-    frazil.wait(Duration::from_secs(5)).succeeded();
+    frazil.wait(Duration::from_secs(30)).succeeded();
     Lake::open(folder.path()).assert_equal(&postgres, &tables).await;
 }

@@ -104,7 +104,7 @@ async fn a_second_frazil_takes_over_and_the_first_stays_out() {
             second.wait(Duration::from_secs(30)).succeeded();
         } else {
             // The first woke up in the middle of a lake commit and made it.
-            second.wait(Duration::from_secs(5)).exited(1).said("ANOTHER_WRITER");
+            second.wait(Duration::from_secs(30)).exited(1).said("ANOTHER_WRITER");
             assert!(first.is_running(), "both have stopped:\n{}", first.stderr());
         }
         if first.is_running() && !first.stderr().contains("ANOTHER_WRITER") {
@@ -121,7 +121,7 @@ async fn a_second_frazil_takes_over_and_the_first_stays_out() {
         first.kill9();
     }
     load.end().await;
-    until("the slot is free", Duration::from_secs(10), async || {
+    until("the slot is free", Duration::from_secs(30), async || {
         postgres.value("SELECT active FROM pg_replication_slots").await == "f"
     })
     .await;
