@@ -35,7 +35,7 @@ async fn a_crash_at_any_point_of_the_stream_loses_nothing() {
         for pass in 1..=3 {
             let points = at(point, pass);
             let mut frazil = run(&postgres, folder.path(), "frazil").failpoints(&points).spawn();
-            assert!(ends(&mut frazil, Duration::from_secs(30)), "never came to {points}");
+            assert!(ends(&mut frazil, Duration::from_secs(90)), "never came to {points}");
             let ended = frazil.wait(Duration::from_secs(30));
             assert_eq!(ended.code, None, "not aborted at {points}:\n{}", ended.stderr);
         }
@@ -58,7 +58,7 @@ async fn a_crash_at_any_point_from_the_first_start_on_loses_nothing() {
             let folder = tempfile::tempdir().unwrap();
             let (points, slot) = (at(point, pass), format!("{point}_{pass}"));
             let mut frazil = run(&postgres, folder.path(), &slot).failpoints(&points).spawn();
-            assert!(ends(&mut frazil, Duration::from_secs(30)), "never came to {points}");
+            assert!(ends(&mut frazil, Duration::from_secs(90)), "never came to {points}");
             let ended = frazil.wait(Duration::from_secs(30));
             assert_eq!(ended.code, None, "not aborted at {points}:\n{}", ended.stderr);
             // A second start that ends in the middle, where the first had not begun to copy.

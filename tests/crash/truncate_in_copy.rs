@@ -22,7 +22,7 @@ async fn a_truncate_in_the_initial_snapshot_ends_with_it() {
         }
     });
     let mut frazil = run(&postgres, folder.path(), "frazil").arg("--initial-snapshot=only").spawn();
-    assert!(ends(&mut frazil, Duration::from_secs(30)), "hangs:\n{}", frazil.stderr());
+    assert!(ends(&mut frazil, Duration::from_secs(90)), "hangs:\n{}", frazil.stderr());
     frazil.wait(Duration::from_secs(30)).succeeded();
     truncating.await.unwrap();
     assert_whole(&postgres, folder.path(), "frazil").await;
