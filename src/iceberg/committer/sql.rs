@@ -465,7 +465,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut committer = SqlCommitter::open(folder.path(), "p").await.unwrap();
         committer.ledger_snapshots_max = 5;
-        for lsn in 1..=30 {
+        for lsn in 1..=120 {
             let ledger = LedgerRecord {
                 pipeline_id: "p".into(),
                 committed_lsn: Lsn(lsn),
@@ -483,9 +483,9 @@ mod tests {
         }
         let table = committer.table(&committer.ledger).await.unwrap().unwrap();
         let kept: Vec<u64> = history(&table).iter().map(|(_, r)| r.committed_lsn.0).collect();
-        assert_eq!(kept, [30, 29, 28, 27, 26]);
+        assert_eq!(kept, [120, 119, 118, 117, 116]);
         let metadata = folder.path().join("frazil/ledger_p/metadata");
         let files = std::fs::read_dir(metadata).unwrap().count();
-        assert_eq!(files, 5 + 1 + 10, "manifest lists, the metadata file, and those before it");
+        assert_eq!(files, 5 + 1 + 100, "manifest lists, the metadata file, and those before it");
     }
 }
