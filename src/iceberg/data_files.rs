@@ -135,11 +135,6 @@ impl FileWriter {
         u64::try_from(bytes).unwrap_or(0)
     }
 
-    /// Bytes held in memory.
-    pub fn memory_bytes(&self) -> usize {
-        self.writer.as_ref().map_or(0, AsyncArrowWriter::memory_size)
-    }
-
     /// Finishes and syncs the file. `None` if no rows came, and then there is no file.
     ///
     /// # Errors

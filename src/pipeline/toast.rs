@@ -2,11 +2,12 @@
 //! window, or in the lake as it is after the window before (cases 76 to 80). It is read by key,
 //! never from Postgres, and never replaced by NULL or a placeholder.
 
+use std::collections::BTreeMap;
+
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, MapArray, RecordBatch};
 use arrow_select::interleave::interleave;
 use iceberg::spec::DataFile;
-use std::collections::BTreeMap;
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};

@@ -101,13 +101,6 @@ pub async fn create_publication(
     client.batch_execute(&sql).await.map_err(from_sql)
 }
 
-/// Adds one table.
-pub async fn add_table(client: &Client, name: &str, schema: &str, table: &str) -> Result<()> {
-    let sql =
-        format!("ALTER PUBLICATION {} ADD TABLE {}", identifier(name), qualified(schema, table));
-    client.batch_execute(&sql).await.map_err(from_sql)
-}
-
 /// Drops the publication, if it is there.
 pub async fn drop_publication(client: &Client, name: &str) -> Result<()> {
     let sql = format!("DROP PUBLICATION IF EXISTS {}", identifier(name));

@@ -71,11 +71,6 @@ impl Outcome {
         Ok(outcome)
     }
 
-    /// Rows to write.
-    pub fn row_count(&self) -> usize {
-        self.rows.len() + self.patched_rows.len() + self.open.len()
-    }
-
     fn patch(&mut self, fold: &Fold, buf: &[u8], version: &Version) -> Result<()> {
         let mut chain = Chain::new(fold, buf);
         let key = chain.follow(*version)?;

@@ -36,11 +36,6 @@ impl Segment {
         !self.folds.is_empty()
     }
 
-    /// Whether the table with this oid has changes here.
-    pub fn touches(&self, oid: u32) -> bool {
-        self.folds.contains_key(&oid)
-    }
-
     /// Bytes held: the receive buffer and the index over it.
     pub fn bytes(&self) -> usize {
         self.buf.len() + self.folds.values().map(Fold::index_bytes).sum::<usize>()

@@ -102,11 +102,6 @@ pub fn be32(buf: &[u8], at: usize) -> Result<u32> {
     chunk(buf, at).map(u32::from_be_bytes)
 }
 
-/// The unsigned 64-bit integer at `at`, most significant byte first.
-pub fn be64(buf: &[u8], at: usize) -> Result<u64> {
-    chunk(buf, at).map(u64::from_be_bytes)
-}
-
 /// A length or position on the wire as a size in memory.
 #[inline(always)]
 pub(crate) fn size(n: u32) -> usize {
