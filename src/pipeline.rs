@@ -267,7 +267,7 @@ impl Flow {
         let received = self.progress.received_lsn();
         let committed = self.progress.acknowledge();
         self.stream.send_status(received, committed, false).await?;
-        self.stream.finish(FINISH_PATIENCE).await
+        self.stream.finish(self.intake.unread(), FINISH_PATIENCE).await
     }
 }
 

@@ -79,6 +79,8 @@ pub(crate) struct Intake {
     resume_lsn: Lsn,
     max_message_bytes: usize,
     is_cut: bool,
+    /// What had arrived after the cut, from the beginning of a message on.
+    after_cut: Vec<u8>,
 }
 
 impl Intake {
@@ -93,6 +95,7 @@ impl Intake {
             resume_lsn,
             max_message_bytes,
             is_cut: false,
+            after_cut: Vec::new(),
         }
     }
 
@@ -295,12 +298,15 @@ impl Intake {
     /// Stops reading at the end of the last complete source transaction. `false` when the one that
     /// is arriving reaches back into segments already closed: it is read to its end instead.
     pub(crate) fn cut_open_transaction(&mut self) -> Result<bool> {
+        if self.is_cut {
+            return Ok(true);
+        }
         let end = match &self.open {
             None => self.at,
             Some(OpenTransaction { begins_at: Some(at), .. }) => *at,
             Some(_) => return Ok(false),
         };
-        self.is_cut = true;
+        self.stop_reading();
         self.open = self.carried.clone();
         self.segment.buf.truncate(end);
         self.segment.clear_folds();
@@ -309,9 +315,25 @@ impl Intake {
         Ok(true)
     }
 
+    fn stop_reading(&mut self) {
+        if !self.is_cut {
+            self.after_cut = self.segment.buf.get(self.at..).unwrap_or_default().to_vec();
+            self.is_cut = true;
+        }
+    }
+
+    /// What has arrived and was not taken, from the beginning of a message on: the stream can be
+    /// ended cleanly only from there.
+    pub(crate) fn unread(&self) -> Vec<u8> {
+        match self.is_cut {
+            true => self.after_cut.clone(),
+            false => self.segment.buf.get(self.at..).unwrap_or_default().to_vec(),
+        }
+    }
+
     /// Drops everything that has arrived since the last lake commit.
     pub(crate) fn forget(&mut self) {
-        self.is_cut = true;
+        self.stop_reading();
         self.open = None;
         self.at = 0;
         self.segment = Segment::default();

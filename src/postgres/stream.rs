@@ -230,15 +230,16 @@ impl ReplicationStream {
 
     /// Ends the stream in order: CopyDone, all that was still under way, CommandComplete (case 14).
     /// The last acknowledgement must have been sent before. Gives up after `patience`.
-    pub async fn finish(mut self, patience: Duration) -> Result<()> {
-        let ended = timeout(patience, self.end()).await;
+    /// `unread`: what [`ReplicationStream::read`] gave from the first message on that was not taken.
+    pub async fn finish(mut self, unread: Vec<u8>, patience: Duration) -> Result<()> {
+        let ended = timeout(patience, self.end(unread)).await;
         ended.map_err(|_| Error::transient("CONNECTION", "Postgres did not end the stream"))?
     }
 
-    async fn end(&mut self) -> Result<()> {
+    async fn end(&mut self, mut bytes: Vec<u8>) -> Result<()> {
         self.socket.write_all(b"c\0\0\0\x04").await.map_err(lost)?;
         self.socket.flush().await.map_err(lost)?;
-        let (mut bytes, mut pos) = (Vec::new(), 0);
+        let mut pos = 0;
         loop {
             match next_frame(&bytes, &mut pos, MESSAGE_BYTES_MAX)? {
                 Some(Frame::ReadyForQuery) => break,

@@ -53,17 +53,17 @@ async fn end_lsn_is_what_is_acknowledged() {
     let (commit_lsn, end_lsn) = first(&mut one, until).await.expect("the insert");
     assert!(slot.consistent_point <= commit_lsn && commit_lsn < end_lsn);
     one.send_status(end_lsn, commit_lsn, false).await.unwrap();
-    one.finish(Duration::from_secs(5)).await.unwrap();
+    one.finish(Vec::new(), Duration::from_secs(5)).await.unwrap();
 
     let mut again = stream(&source, commit_lsn).await;
     assert_eq!(first(&mut again, until).await, Some((commit_lsn, end_lsn)), "sent again");
     again.send_status(end_lsn, end_lsn, true).await.unwrap();
-    again.finish(Duration::from_secs(5)).await.unwrap();
+    again.finish(Vec::new(), Duration::from_secs(5)).await.unwrap();
 
     let mut last = stream(&source, end_lsn).await;
     last.send_status(end_lsn, end_lsn, true).await.unwrap();
     assert_eq!(first(&mut last, end_lsn).await, None, "not sent again");
-    last.finish(Duration::from_secs(5)).await.unwrap();
+    last.finish(Vec::new(), Duration::from_secs(5)).await.unwrap();
     let mut session = Session::connect(&source, "test").await.unwrap();
     session.drop_slot("acknowledge").await.unwrap();
 }
