@@ -230,7 +230,7 @@ impl ReplicationStream {
 
     /// Ends the stream in order: CopyDone, all that was still under way, CommandComplete (case 14).
     /// The last acknowledgement must have been sent before. Gives up after `patience`.
-    /// `unread`: what [`ReplicationStream::read`] gave from the first message on that was not taken.
+    /// `unread`: what was read and not taken, from the beginning of a message on.
     pub async fn finish(mut self, unread: Vec<u8>, patience: Duration) -> Result<()> {
         let ended = timeout(patience, self.end(unread)).await;
         ended.map_err(|_| Error::transient("CONNECTION", "Postgres did not end the stream"))?
