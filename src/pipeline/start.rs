@@ -266,7 +266,8 @@ async fn lake_tables(
                 .with_table(&ident)
                 .with_source(e)
         })?;
-        let target = ParquetTarget::new(lake, ident, Arc::new(facts.relation.clone()))?;
+        let location = table.metadata().location().to_owned();
+        let target = ParquetTarget::new(location, ident, Arc::new(facts.relation.clone()))?;
         let state = TableState { target: Arc::new(target), facts, facts_changed: false };
         match now.get(&state.facts.relation.oid) {
             Some(now) => compare(&state, now)?,

@@ -230,8 +230,8 @@ impl Tables {
         let states = Arc::make_mut(&mut self.by_oid);
         let Some(state) = states.get_mut(&change.oid) else { return Ok(()) };
         let relation = Arc::new(change.facts.relation.clone());
-        let ident = state.target.ident.clone();
-        state.target = Arc::new(ParquetTarget::new(&self.lake, ident, Arc::clone(&relation))?);
+        let (location, ident) = (state.target.location.clone(), state.target.ident.clone());
+        state.target = Arc::new(ParquetTarget::new(location, ident, Arc::clone(&relation))?);
         state.facts = change.facts.clone();
         Arc::make_mut(&mut self.targets).insert(change.oid, Arc::clone(&state.target));
         intake.follow(relation, change.wire.clone());
