@@ -1,8 +1,8 @@
 //! An HTTP proxy in front of a real server that fails when a test says so.
 //!
 //! Each request is matched against the rules in their order; the first rule whose turn it is acts,
-//! else the request goes through, byte for byte: `Host` too, for S3 signs it, and Nessie answers with
-//! URLs made of it, so that its clients come back to the proxy. Bodies are streamed both ways.
+//! else the request goes through, byte for byte: `Host` too, for S3 signs it, and Nessie answers
+//! with URLs made of it, so that its clients come back to the proxy. Bodies are streamed both ways.
 //!
 //! It runs on a thread of its own, so that a test may block.
 

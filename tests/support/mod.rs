@@ -1,5 +1,5 @@
-//! What tests stand on: a private Postgres, the frazil binary, a real S3 and a real REST catalog with
-//! a proxy that breaks them, an independent reader of the lake, and a random workload.
+//! What tests stand on: a private Postgres, the frazil binary, a real S3 and a real REST catalog, a
+//! proxy that breaks them, an independent reader of the lake, and a random workload.
 
 pub mod columns;
 pub mod fault_proxy;

@@ -12,6 +12,7 @@ use super::fault_proxy::{Action, FaultProxy, Rule};
 use super::lake::Lake;
 use super::minio::Minio;
 use super::nessie::{Branch, Nessie, NessieOptions, answer, http_client};
+use super::postgres::{Postgres, PostgresOptions};
 
 #[tokio::test]
 async fn minio_keeps_objects_and_refuses_a_wrong_key() {
@@ -255,6 +256,29 @@ async fn duckdb_reads_a_branch_now_and_at_a_hash() {
     for at in [branch.name(), before.hash()] {
         assert_eq!(lake.query_attached(at, count), [[Some("0".into()), Some("0".into())]]);
     }
+}
+
+/// DuckDB as the writer too: its REST client knows only `main`.
+#[tokio::test]
+async fn duckdb_compares_a_table_in_nessie_with_postgres_and_travels_in_time() {
+    let postgres = Postgres::start(PostgresOptions::default()).await;
+    postgres.sql("CREATE SCHEMA duck; CREATE TABLE duck.t(id bigint)").await;
+    postgres.sql("INSERT INTO duck.t VALUES (1), (NULL), (3)").await;
+    let main = Nessie::shared().await.branch_named("main");
+    create_table(&main, "duck", "t").await;
+    let mut lake = Lake::nessie(&main, Minio::shared().await);
+    let empty = lake.state();
+    lake.query_attached("main", "INSERT INTO d.duck.t VALUES (1), (NULL), (3)");
+
+    lake.assert_equal(&postgres, &["duck.t"]).await;
+    let before = lake.compare(&empty, &postgres, "duck.t").await;
+    assert_eq!((before.source.rows, before.lake.rows), (3, 0));
+    let sum = "SELECT count(*), sum(id) FROM {duck.t}";
+    let all = [[Some("3".into()), Some("4".into())]];
+    assert_eq!(lake.query_now(sum), all);
+    assert_eq!(lake.query_attached("main", sum), all);
+    assert_eq!(lake.query_attached(&main.head().await, sum), all);
+    assert_eq!(lake.query_attached(empty.hash(), sum), [[Some("0".into()), None]]);
 }
 
 async fn create_table(branch: &Branch, namespace: &str, name: &str) {
