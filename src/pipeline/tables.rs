@@ -18,7 +18,6 @@ use tokio_postgres::Client;
 
 use crate::config::Patterns;
 use crate::error::{Error, Result};
-use crate::iceberg::lake::Lake;
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::pgoutput::{WireColumn, WireRelation};
 use crate::window::decode::{DecodedColumn, TupleDecoder, arrow_type};
@@ -103,7 +102,6 @@ pub(crate) struct Evolution {
 
 /// See the module.
 pub(crate) struct Tables {
-    lake: Arc<Lake>,
     client: Client,
     publications: Vec<String>,
     selection: Patterns,
@@ -118,7 +116,6 @@ impl Tables {
     /// The tables in `states`, looked up in the source through `client`; `is_binary`: the stream
     /// sends binary values.
     pub(crate) fn new(
-        lake: Arc<Lake>,
         (client, publications): (Client, Vec<String>),
         selection: Patterns,
         is_binary: bool,
@@ -126,7 +123,6 @@ impl Tables {
     ) -> Self {
         let targets = states.iter().map(|(&oid, s)| (oid, Arc::clone(&s.target))).collect();
         Self {
-            lake,
             client,
             publications,
             selection,

@@ -18,7 +18,7 @@ use super::{LakeStorage, Object, Upload};
 
 /// Builds [`LakeStorage`] for the crate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LakeStorageFactory {
+pub(super) struct LakeStorageFactory {
     storage: LakeStorage,
 }
 

@@ -1,6 +1,8 @@
 //! The commit itself: one request for all tables, or one after another where the catalog has no
 //! such request.
 
+use std::collections::HashMap;
+
 use iceberg::spec::{FormatVersion, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -88,6 +90,7 @@ fn change(staged: &Staged) -> Result<Value> {
         Some(_) => Vec::new(),
     };
     updates.extend(staged.updates.iter().cloned());
+    let updates = one_set_properties(updates);
     let requirements: &[TableRequirement] = &staged.requirements;
     let namespace: &[String] = staged.ident.namespace().as_ref();
     let last_column_id = staged.table.metadata().last_column_id();
@@ -97,6 +100,21 @@ fn change(staged: &Staged) -> Result<Value> {
         "requirements": requirements,
         "updates": updates.collect::<Result<Vec<_>>>()?,
     }))
+}
+
+/// All properties in one update: Nessie takes no second one.
+fn one_set_properties(updates: Vec<TableUpdate>) -> Vec<TableUpdate> {
+    let (mut all, mut others) = (HashMap::new(), Vec::with_capacity(updates.len()));
+    for update in updates {
+        match update {
+            TableUpdate::SetProperties { updates } => all.extend(updates),
+            other => others.push(other),
+        }
+    }
+    if !all.is_empty() {
+        others.push(TableUpdate::SetProperties { updates: all });
+    }
+    others
 }
 
 /// An update as JSON. The crate leaves out `last-column-id`, which the spec has made optional and
