@@ -28,7 +28,9 @@ use crate::iceberg::ledger::{PIPELINE_KEY, PipelineState};
 use crate::iceberg::row_delta::{RowDelta, SegmentFiles};
 use crate::iceberg::{POSITION_KEY, Table, table_ident};
 use crate::ops::{Shutdown, Stats};
-use crate::pipeline::{FACTS_KEY, ParquetTarget, Position, SourceFacts, ledger_record};
+use crate::pipeline::{
+    COMMIT_GRACE, FACTS_KEY, ParquetTarget, Position, SourceFacts, commit_open, ledger_record,
+};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::dsn::Source;
 use crate::postgres::publication::{self, Publish};
@@ -83,7 +85,14 @@ pub async fn take(
             }
         };
         drop(session);
-        return commit(lake, position, created.consistent_point, &tables, files).await;
+        let commit = commit(lake, position, created.consistent_point, &tables, files);
+        return tokio::select! {
+            biased;
+            // It is decided.
+            committed = commit => committed,
+            // A catalog that does not answer must not hold up a stop.
+            () = shutdown.overdue(COMMIT_GRACE) => Err(commit_open()),
+        };
     }
     Err(Error::transient(
         "TABLES_REWRITTEN",
