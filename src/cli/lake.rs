@@ -153,16 +153,21 @@ async fn log(lake: &Lake, of: Option<&str>, most: usize) -> Result<(String, Valu
     for past in &commits {
         let record = &past.record;
         shown.add_row([
-            Cell::new(time(past)),
+            Cell::new(to_the_second(&time(past))),
             Cell::new(past.hash.as_deref().map_or("", short)),
             Cell::new(record.committed_lsn),
-            Cell::new(record.source_commit_time.as_deref().unwrap_or_default()),
+            Cell::new(record.source_commit_time.as_deref().map_or(String::new(), to_the_second)),
             number(HumanCount(record.source_transactions)),
             number(HumanCount(record.rows.values().sum())),
             number(record.rows.len()),
         ]);
     }
     Ok((shown.to_string(), commits.iter().map(as_json).collect()))
+}
+
+/// `2026-11-25T10:00:00Z` of an RFC 3339 time in UTC.
+fn to_the_second(time: &str) -> String {
+    format!("{}Z", time.get(..19).unwrap_or(time))
 }
 
 fn time(past: &PastCommit) -> String {
