@@ -254,7 +254,7 @@ async fn at(lake: &Lake, when: &When) -> Result<(String, Value)> {
 pub(super) async fn snapshots_at(lake: &Lake, position: Lsn) -> Result<Vec<(String, i64)>> {
     let mut found = Vec::new();
     for ident in lake.committer.tables().await? {
-        let Some(table) = lake.committer.table(&ident).await? else { continue };
+        let Some(table) = lake.committer.whole_table(&ident).await? else { continue };
         let at = |s: &iceberg::spec::SnapshotRef| {
             let text = s.summary().additional_properties.get(POSITION_KEY)?;
             text.parse::<Lsn>().ok().filter(|at| *at <= position)

@@ -110,7 +110,7 @@ impl RowDelta {
     ) -> Result<Staged> {
         check_writable(table)?;
         let metadata = table.metadata();
-        let mut updates = self.table_updates();
+        let mut updates = self.table_updates(metadata);
         let schema = match &self.schema {
             Some(schema) => with_next_id(metadata, schema)?,
             None => metadata.current_schema().clone(),
@@ -169,11 +169,17 @@ impl RowDelta {
         Ok((list, summary, sequence_number))
     }
 
-    fn table_updates(&self) -> Vec<TableUpdate> {
+    fn table_updates(&self, metadata: &TableMetadata) -> Vec<TableUpdate> {
         let mut updates = Vec::new();
         if let Some(schema) = &self.schema {
-            updates.push(TableUpdate::AddSchema { schema: schema.clone() });
-            updates.push(TableUpdate::SetCurrentSchema { schema_id: -1 });
+            match equal_schema(metadata, schema).map(|known| known.schema_id()) {
+                Some(known) if known == metadata.current_schema_id() => {}
+                Some(known) => updates.push(TableUpdate::SetCurrentSchema { schema_id: known }),
+                None => {
+                    updates.push(TableUpdate::AddSchema { schema: schema.clone() });
+                    updates.push(TableUpdate::SetCurrentSchema { schema_id: -1 });
+                }
+            }
         }
         if !self.properties.is_empty() {
             updates.push(TableUpdate::SetProperties { updates: self.properties.clone() });
@@ -310,14 +316,17 @@ fn check_writable(table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// The schema of the table that says the same, if there is one.
+fn equal_schema<'a>(metadata: &'a TableMetadata, schema: &Schema) -> Option<&'a SchemaRef> {
+    let identifiers = |schema: &Schema| schema.identifier_field_ids().collect::<HashSet<_>>();
+    metadata.schemas_iter().find(|known| {
+        known.as_struct() == schema.as_struct() && identifiers(known) == identifiers(schema)
+    })
+}
+
 /// `schema` under the id that the table's metadata will give it: an equal schema's, or a new one.
 fn with_next_id(metadata: &TableMetadata, schema: &Schema) -> Result<SchemaRef> {
-    let same = |known: &&SchemaRef| {
-        known.as_struct() == schema.as_struct()
-            && known.identifier_field_ids().collect::<HashSet<_>>()
-                == schema.identifier_field_ids().collect::<HashSet<_>>()
-    };
-    if let Some(known) = metadata.schemas_iter().find(same) {
+    if let Some(known) = equal_schema(metadata, schema) {
         return Ok(known.clone());
     }
     let id = metadata.schemas_iter().map(|s| s.schema_id() + 1).max().unwrap_or(0);

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::iceberg::committer::{Birthplace, LakeCommit, NewTable};
+use crate::iceberg::ledger::PIPELINE_KEY;
+use crate::iceberg::row_delta::Staged;
 use crate::iceberg::storage::LakeStorage;
 
 use super::http::{Http, segment};
@@ -144,7 +146,12 @@ impl Catalog {
 
     /// `loadTable`, with the current iceberg_snapshot and what refers to it only.
     pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<Loaded>> {
-        self.load_from(&self.base, ident).await
+        self.load_from(&self.base, ident, "refs").await
+    }
+
+    /// As [`Catalog::load`], with all iceberg_snapshots that the catalog remembers.
+    pub(super) async fn load_whole(&self, ident: &TableIdent) -> Result<Option<Loaded>> {
+        self.load_from(&self.base, ident, "all").await
     }
 
     /// As [`Catalog::load`], in the state of another branch, tag or commit (Nessie): a prefix of
@@ -156,12 +163,17 @@ impl Catalog {
             None => at.to_owned(),
         };
         let base = format!("{}/v1/{}", self.uri, prefix_path(&prefix, true));
-        self.load_from(&base, ident).await
+        self.load_from(&base, ident, "refs").await
     }
 
-    async fn load_from(&self, base: &str, ident: &TableIdent) -> Result<Option<Loaded>> {
+    async fn load_from(
+        &self,
+        base: &str,
+        ident: &TableIdent,
+        snapshots: &str,
+    ) -> Result<Option<Loaded>> {
         let table = table_url(base, ident);
-        let url = format!("{table}?snapshots=refs");
+        let url = format!("{table}?snapshots={snapshots}");
         let answer = self.http.get(&url, &self.delegation).await;
         let Some(answer) = answer.map_err(|e| e.with_table(ident))? else { return Ok(None) };
         let loaded: Loaded = serde_json::from_value(answer).map_err(|e| {
@@ -226,6 +238,13 @@ impl Catalog {
             "properties": {"format-version": "2"},
         });
         let answer = self.http.send(Method::POST, &url, &self.delegation, Some(&body)).await?;
+        if answer.status == StatusCode::CONFLICT
+            && let Some(made) = self.load(ident).await?
+        {
+            // Made empty by a try that broke off.
+            let location = made.metadata.location().trim_end_matches('/').to_owned();
+            return Ok(Birthplace { location, uuid: made.metadata.uuid() });
+        }
         if !answer.status.is_success() {
             return Err(answer.error(&url).with_table(ident));
         }
@@ -239,6 +258,28 @@ impl Catalog {
         self.take_keys(table_url(&self.base, ident), &place.location, &staged.access)?;
         promised.insert(ident.clone(), place.clone());
         Ok(place)
+    }
+
+    /// Makes a table without rows, for a catalog that makes none within a transaction.
+    pub(super) async fn make_empty(&self, staged: &Staged, pipeline_id: &str) -> Result<()> {
+        let (ident, metadata) = (&staged.ident, staged.table.metadata());
+        let namespace = namespace_path(ident.namespace());
+        let url = self.url(&format!("namespaces/{namespace}/tables"));
+        let mut properties = metadata.properties().clone();
+        properties.insert("format-version".to_owned(), "2".to_owned());
+        properties.insert(PIPELINE_KEY.to_owned(), pipeline_id.to_owned());
+        let body = json!({
+            "name": ident.name(),
+            "location": metadata.location(),
+            "schema": metadata.current_schema().as_ref(),
+            "stage-create": false,
+            "properties": properties,
+        });
+        let answer = self.http.send(Method::POST, &url, &HeaderMap::new(), Some(&body)).await?;
+        match answer.status.is_success() || answer.status == StatusCode::CONFLICT {
+            true => Ok(()),
+            false => Err(answer.error(&url).with_table(ident)),
+        }
     }
 
     /// The places of tables that are there now need not be remembered.
@@ -301,7 +342,8 @@ fn table_url(base: &str, ident: &TableIdent) -> String {
     format!("{base}/namespaces/{namespace}/tables/{}", segment(ident.name()))
 }
 
-/// Levels of a namespace are separated by the unit separator (Iceberg REST spec).
+/// Levels of a namespace are separated by the unit separator (Iceberg REST spec). frazil's own have
+/// one level; a catalog that wishes for another separator would take a name that holds it apart.
 fn namespace_path(namespace: &NamespaceIdent) -> String {
     segment(&namespace.as_ref().join("\u{1f}"))
 }
