@@ -125,6 +125,12 @@ impl Catalog {
         self
     }
 
+    /// Whether it is a Nessie, by its own words or ours.
+    pub(super) fn is_nessie(&self) -> bool {
+        let says = self.properties.get("nessie.is-nessie-catalog");
+        self.settings.is_nessie || says.is_some_and(|says| says == "true")
+    }
+
     pub(super) fn is_torn(&self) -> bool {
         self.is_torn
     }
@@ -221,7 +227,8 @@ impl Catalog {
                 .with_source(e)
         })?;
         let StagedMetadata { table_uuid: uuid, location } = staged.metadata;
-        let place = Birthplace { location: location.trim_end_matches('/').to_owned(), uuid };
+        let location = location.trim_end_matches('/').to_owned();
+        let place = Birthplace { location, uuid, renumbers: self.is_nessie() };
         self.take_keys(ident, &place.location, &staged.access)?;
         promised.insert(ident.clone(), place.clone());
         Ok(place)
