@@ -151,8 +151,21 @@ impl Catalog {
         self.url(&format!("namespaces/{namespace}/tables/{}", segment(ident.name())))
     }
 
+    /// A table that no path can name, or that Nessie would look for elsewhere.
+    fn check_name(&self, ident: &TableIdent) -> Result<()> {
+        let mut parts = ident.namespace().as_ref().iter().chain([&ident.name]);
+        let is_no_segment = parts.any(|part| matches!(part.as_str(), "." | ".."));
+        if is_no_segment || (self.is_nessie() && !nessie_takes(ident.name())) {
+            let what = "the catalog can't have a table of this name";
+            return Err(Error::table("TABLE_NAME", ident, what)
+                .with_cure("rename it, or leave it out: --tables '!schema.table'"));
+        }
+        Ok(())
+    }
+
     /// `loadTable`, with the current iceberg_snapshot and what refers to it only.
     pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<Loaded>> {
+        self.check_name(ident)?;
         let url = format!("{}?snapshots=refs", self.table_url(ident));
         let answer = self.http.get(&url, &self.delegation).await;
         let Some(answer) = answer.map_err(|e| e.with_table(ident))? else { return Ok(None) };
@@ -209,6 +222,7 @@ impl Catalog {
         if let Some(place) = promised.get(ident) {
             return Ok(place.clone());
         }
+        self.check_name(ident)?;
         self.make_namespace(ident.namespace()).await?;
         let url = self.url(&format!("namespaces/{}/tables", namespace_path(ident.namespace())));
         let body = json!({
@@ -276,6 +290,14 @@ impl Catalog {
         );
         self.storage.vend(location, keys, refresh)
     }
+}
+
+/// Nessie reads `t@r` as the table `t` of the branch `r`, `t#h` as one at a hash or a time, takes
+/// quotes around a name away (its `TableReference`), and makes a path of it that may not lead up.
+fn nessie_takes(name: &str) -> bool {
+    let is_quoted = ['`', '\''].iter().any(|q| name.starts_with(*q) && name.ends_with(*q));
+    let leads_up = name.split('/').any(|part| matches!(part, "." | ".."));
+    !name.contains(['@', '#']) && !is_quoted && !leads_up
 }
 
 /// What is asked of the catalog with each table. Keys of our own make remote signing, which a
