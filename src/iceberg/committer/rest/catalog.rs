@@ -168,7 +168,8 @@ impl Catalog {
         self.check_name(ident)?;
         let url = format!("{}?snapshots=refs", self.table_url(ident));
         let answer = self.http.get(&url, &self.delegation).await;
-        let Some(answer) = answer.map_err(|e| e.with_table(ident))? else { return Ok(None) };
+        let Some(mut answer) = answer.map_err(|e| e.with_table(ident))? else { return Ok(None) };
+        not_before_its_snapshots(&mut answer);
         let loaded: Loaded = serde_json::from_value(answer).map_err(|e| {
             Error::fatal("LAKE_METADATA", "the catalog's answer is no table that frazil can read")
                 .with_table(ident)
@@ -298,6 +299,19 @@ fn nessie_takes(name: &str) -> bool {
     let is_quoted = ['`', '\''].iter().any(|q| name.starts_with(*q) && name.ends_with(*q));
     let leads_up = name.split('/').any(|part| matches!(part, "." | ".."));
     !name.contains(['@', '#']) && !is_quoted && !leads_up
+}
+
+/// A catalog may note the time of a change by its own clock, which may be behind that of whoever made
+/// the iceberg_snapshot; the crate then takes the table for a broken one.
+fn not_before_its_snapshots(answer: &mut Value) {
+    let Some(metadata) = answer.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    let lists = ["snapshots", "snapshot-log"].iter().filter_map(|key| metadata.get(*key));
+    let all = lists.filter_map(Value::as_array).flatten();
+    let latest = all.filter_map(|one| one.get("timestamp-ms").and_then(Value::as_i64)).max();
+    let noted = metadata.get("last-updated-ms").and_then(Value::as_i64);
+    if let (Some(latest), Some(noted)) = (latest, noted) {
+        metadata.insert("last-updated-ms".to_owned(), latest.max(noted).into());
+    }
 }
 
 /// What is asked of the catalog with each table. Keys of our own make remote signing, which a
