@@ -129,6 +129,12 @@ impl Catalog {
         self
     }
 
+    /// Whether it is a Nessie, by its own words or ours.
+    pub(super) fn is_nessie(&self) -> bool {
+        let says = self.properties.get("nessie.is-nessie-catalog");
+        self.settings.is_nessie || says.is_some_and(|says| says == "true")
+    }
+
     pub(super) fn is_torn(&self) -> bool {
         self.is_torn
     }
@@ -142,6 +148,18 @@ impl Catalog {
 
     pub(super) fn url(&self, path: &str) -> String {
         format!("{}/{path}", self.base)
+    }
+
+    /// A table that no path can name, or that Nessie would look for elsewhere.
+    fn check_name(&self, ident: &TableIdent) -> Result<()> {
+        let mut parts = ident.namespace().as_ref().iter().chain([&ident.name]);
+        let is_no_segment = parts.any(|part| matches!(part.as_str(), "." | ".."));
+        if is_no_segment || (self.is_nessie() && !nessie_takes(ident.name())) {
+            let what = "the catalog can't have a table of this name";
+            return Err(Error::table("TABLE_NAME", ident, what)
+                .with_cure("rename it, or leave it out: --tables '!schema.table'"));
+        }
+        Ok(())
     }
 
     /// `loadTable`, with the current iceberg_snapshot and what refers to it only.
@@ -172,10 +190,12 @@ impl Catalog {
         ident: &TableIdent,
         snapshots: &str,
     ) -> Result<Option<Loaded>> {
+        self.check_name(ident)?;
         let table = table_url(base, ident);
         let url = format!("{table}?snapshots={snapshots}");
         let answer = self.http.get(&url, &self.delegation).await;
-        let Some(answer) = answer.map_err(|e| e.with_table(ident))? else { return Ok(None) };
+        let Some(mut answer) = answer.map_err(|e| e.with_table(ident))? else { return Ok(None) };
+        not_before_its_snapshots(&mut answer);
         let loaded: Loaded = serde_json::from_value(answer).map_err(|e| {
             Error::fatal("LAKE_METADATA", "the catalog's answer is no table that frazil can read")
                 .with_table(ident)
@@ -229,6 +249,7 @@ impl Catalog {
         if let Some(place) = promised.get(ident) {
             return Ok(place.clone());
         }
+        self.check_name(ident)?;
         self.make_namespace(ident.namespace()).await?;
         let url = self.url(&format!("namespaces/{}/tables", namespace_path(ident.namespace())));
         let body = json!({
@@ -243,7 +264,8 @@ impl Catalog {
         {
             // Made empty by a try that broke off.
             let location = made.metadata.location().trim_end_matches('/').to_owned();
-            return Ok(Birthplace { location, uuid: made.metadata.uuid() });
+            let uuid = made.metadata.uuid();
+            return Ok(Birthplace { location, uuid, renumbers: false });
         }
         if !answer.status.is_success() {
             return Err(answer.error(&url).with_table(ident));
@@ -254,7 +276,8 @@ impl Catalog {
                 .with_source(e)
         })?;
         let StagedMetadata { table_uuid: uuid, location } = staged.metadata;
-        let place = Birthplace { location: location.trim_end_matches('/').to_owned(), uuid };
+        let location = location.trim_end_matches('/').to_owned();
+        let place = Birthplace { location, uuid, renumbers: self.is_nessie() };
         self.take_keys(table_url(&self.base, ident), &place.location, &staged.access)?;
         promised.insert(ident.clone(), place.clone());
         Ok(place)
@@ -323,6 +346,27 @@ impl Catalog {
             (location.to_owned(), self.delegation.clone()),
         );
         self.storage.vend(location, keys, refresh)
+    }
+}
+
+/// Nessie reads `t@r` as the table `t` of the branch `r`, `t#h` as one at a hash or a time, takes
+/// quotes around a name away (its `TableReference`), and makes a path of it that may not lead up.
+fn nessie_takes(name: &str) -> bool {
+    let is_quoted = ['`', '\''].iter().any(|q| name.starts_with(*q) && name.ends_with(*q));
+    let leads_up = name.split('/').any(|part| matches!(part, "." | ".."));
+    !name.contains(['@', '#']) && !is_quoted && !leads_up
+}
+
+/// A catalog may note the time of a change by its own clock, which may be behind that of whoever made
+/// the iceberg_snapshot; the crate then takes the table for a broken one.
+fn not_before_its_snapshots(answer: &mut Value) {
+    let Some(metadata) = answer.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    let lists = ["snapshots", "snapshot-log"].iter().filter_map(|key| metadata.get(*key));
+    let all = lists.filter_map(Value::as_array).flatten();
+    let latest = all.filter_map(|one| one.get("timestamp-ms").and_then(Value::as_i64)).max();
+    let noted = metadata.get("last-updated-ms").and_then(Value::as_i64);
+    if let (Some(latest), Some(noted)) = (latest, noted) {
+        metadata.insert("last-updated-ms".to_owned(), latest.max(noted).into());
     }
 }
 

@@ -91,8 +91,7 @@ impl Nessie {
     /// `CATALOG_REF` (config) where the branch is not there; `CATALOG_DOWN` (transient).
     pub(super) async fn of(catalog: &Arc<Catalog>) -> Result<Option<Self>> {
         let property = |key: &str| catalog.properties.get(key);
-        let says = property("nessie.is-nessie-catalog").is_some_and(|v| v == "true");
-        if !says && !catalog.settings.is_nessie {
+        if !catalog.is_nessie() {
             return Ok(None);
         }
         let uri = catalog.settings.uri.trim_end_matches('/');
