@@ -22,13 +22,13 @@ final class FrazilLake implements AutoCloseable {
 
     /** Starts Postgres. frazil is started by the first {@link #waitNow}. */
     FrazilLake() throws IOException {
-        folder = Files.createTempDirectory("frazil-lake-");
         var image = System.getenv().getOrDefault("POSTGRES_IMAGE", "postgres:17");
         postgres = new PostgreSQLContainer(DockerImageName.parse(image).asCompatibleSubstituteFor("postgres"))
             .withCommand("postgres", "-c", "wal_level=logical", "-c", "fsync=off")
             .withNetwork(network)
             .withNetworkAliases("postgres");
         postgres.start();
+        folder = Files.createTempDirectory("frazil-lake-");
     }
 
     /** Where this machine reaches Postgres. */
