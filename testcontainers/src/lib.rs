@@ -45,6 +45,14 @@ pub enum Error {
     /// The container engine, or an image.
     #[error("containers: {0}")]
     Containers(#[from] TestcontainersError),
+    /// frazil's image.
+    #[error("frazil's image {image} (`deploy/build-image` makes frazil:latest): {source}")]
+    Image {
+        /// Its name and tag.
+        image: String,
+        /// What the engine said.
+        source: TestcontainersError,
+    },
     /// The folder of the lake.
     #[error("the lake's folder: {0}")]
     Folder(#[from] io::Error),
@@ -117,7 +125,7 @@ impl FrazilLake {
     /// Returns before the copy is done.
     ///
     /// # Errors
-    /// [`Error::Containers`], [`Error::Folder`].
+    /// [`Error::Image`], [`Error::Folder`].
     pub async fn follow(&self) -> Result<&ContainerAsync<GenericImage>, Error> {
         self.frazil.get_or_try_init(|| self.start_frazil()).await
     }
@@ -128,7 +136,7 @@ impl FrazilLake {
         let (image, tag) = engine::image("FRAZIL_IMAGE", "frazil:latest");
         // The test's own server has no certificate, and only its own network.
         let source = format!("{}?sslmode=disable", url(&self.postgres_name, POSTGRES_PORT));
-        let frazil = GenericImage::new(image, tag)
+        let frazil = GenericImage::new(&image, &tag)
             .with_cmd(["run"])
             // In the environment, so that `status` and `wait` in the container see it too.
             .with_env_var("FRAZIL_SOURCE__URL", source)
@@ -138,7 +146,8 @@ impl FrazilLake {
             .with_user(format!("{}:{}", owner.uid(), owner.gid()))
             .with_network(&self.network)
             .with_container_name(format!("{}-frazil", self.network));
-        Ok(frazil.start().await?)
+        let image = format!("{image}:{tag}");
+        frazil.start().await.map_err(|source| Error::Image { image, source })
     }
 
     /// Returns once the lake holds all that is committed in Postgres now.
