@@ -8,6 +8,7 @@ with FrazilLake() as lake:
 
 import os
 import tempfile
+from contextlib import ExitStack
 
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
@@ -16,28 +17,25 @@ from testcontainers.community.postgres import PostgresContainer
 
 class FrazilLake:
     def __enter__(self):
-        # frazil sees the folder under the same path, so that the locations in its metadata are right
-        # on both sides, and runs as this user, who can read and delete what it writes.
-        self._folder = tempfile.TemporaryDirectory(prefix="frazil-lake-")
-        self.folder = self._folder.name
-        self._network = Network().create()
-        self._postgres = (
-            PostgresContainer(os.environ.get("POSTGRES_IMAGE", "postgres:17"), driver=None)
-            .with_command("postgres -c wal_level=logical -c fsync=off")
-            .with_network(self._network)
-            .with_network_aliases("postgres")
-        )
-        self._postgres.start()
-        self.postgres_url = self._postgres.get_connection_url()
-        self._frazil = None
+        with ExitStack() as stack:
+            # frazil sees the folder under the same path, so that the locations in its metadata are right
+            # on both sides, and runs as this user, who can read and delete what it writes.
+            self.folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="frazil-lake-"))
+            self._network = stack.enter_context(Network())
+            image = os.environ.get("POSTGRES_IMAGE", "postgres:17")
+            self._postgres = stack.enter_context(
+                PostgresContainer(image, driver=None)
+                .with_command("postgres -c wal_level=logical -c fsync=off")
+                .with_network(self._network)
+                .with_network_aliases("postgres")
+            )
+            self.postgres_url = self._postgres.get_connection_url()
+            self._frazil = None
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_):
-        if self._frazil:
-            self._frazil.stop()
-        self._postgres.stop()
-        self._network.remove()
-        self._folder.cleanup()
+    def __exit__(self, *error):
+        return self._stack.__exit__(*error)
 
     def follow(self):
         """Starts frazil, once: it copies the tables there are and follows them."""
@@ -46,7 +44,7 @@ class FrazilLake:
         user, password, name = (getattr(self._postgres, n) for n in ("username", "password", "dbname"))
         # The server has no certificate, and only its own network.
         source = f"postgres://{user}:{password}@postgres:5432/{name}?sslmode=disable"
-        self._frazil = (
+        self._frazil = self._stack.enter_context(
             DockerContainer(os.environ.get("FRAZIL_IMAGE", "frazil:latest"))
             .with_command("run")
             # In the environment, so that `wait` and `status` in the container see it too.
@@ -57,7 +55,6 @@ class FrazilLake:
             .with_network(self._network)
             .with_kwargs(user=f"{os.getuid()}:{os.getgid()}")
         )
-        self._frazil.start()
 
     def wait_now(self):
         """Returns once the lake holds all that is committed in Postgres now."""
