@@ -130,12 +130,18 @@ class Trino:
     def is_up(self):
         try:
             with urllib.request.urlopen(f"{self.url}/v1/info", timeout=3) as response:
-                return not json.load(response)["starting"]
-        except (OSError, urllib.error.URLError):
+                # It says that it has started before it knows itself as a node.
+                return not json.load(response)["starting"] and self.rows("SELECT 1") == [[1]]
+        except (OSError, urllib.error.URLError, Failure):
             return False
 
     def rows(self, sql):
-        headers = {"X-Trino-User": "matrix", "X-Trino-Time-Zone": "UTC"}
+        headers = {
+            "X-Trino-User": "matrix",
+            "X-Trino-Time-Zone": "UTC",
+            # Without it Trino rounds timestamps to milliseconds.
+            "X-Trino-Client-Capabilities": "PARAMETRIC_DATETIME",
+        }
         request = urllib.request.Request(f"{self.url}/v1/statement", sql.encode(), headers)
         rows, retries = [], 0
         while True:
