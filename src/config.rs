@@ -3,10 +3,11 @@
 //! Flags decide over the environment (`FRAZIL_SECTION__KEY`), that over the file (`--config`), that
 //! over the defaults. Unknown keys are refused, with the nearest known one.
 
+mod lake;
 mod patterns;
+mod publish;
 mod raw;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -15,7 +16,9 @@ use secrecy::SecretString;
 
 use crate::error::{Error, Result};
 
+pub use lake::LakeSettings;
 pub use patterns::Patterns;
+pub use publish::{PublishSettings, RowCheck};
 pub use raw::{RawConfig, Scalar};
 
 /// Default of `memory.window_bytes_max`.
@@ -62,8 +65,12 @@ pub struct Settings {
 pub struct Config {
     /// Connection string of the source, password and all.
     pub source: SecretString,
-    /// The lake's folder.
-    pub into: PathBuf,
+    /// Catalog and storage.
+    pub lake: LakeSettings,
+    /// The branch that is written to, and the one that readers see once checks have passed.
+    pub publish: Option<PublishSettings>,
+    /// How often a tag is made (Nessie).
+    pub tag_interval: Option<Duration>,
     /// The rest.
     pub settings: Settings,
 }
@@ -77,7 +84,7 @@ impl Settings {
 
 impl Config {
     /// Resolves what was typed.
-    pub fn resolve(raw: RawConfig) -> Result<Self> {
+    pub fn resolve(mut raw: RawConfig) -> Result<Self> {
         let url = raw
             .source
             .url
@@ -89,7 +96,17 @@ impl Config {
                     "give the source as argument: frazil run postgres://user@host/db --into ./lake",
                 )
             })?;
-        let into = raw.lake.into.ok_or_else(|| missing("lake.into", "say where: --into ./lake"))?;
+        let publish = publish::resolve(raw.publish, &mut raw.catalog)?;
+        let tag_interval = set(raw.lake.tag_interval.take());
+        let lake = LakeSettings::resolve(raw.lake, raw.catalog, raw.storage)?;
+        let tag_interval = tag_interval
+            .map(|text| duration("lake.tag_interval", Some(Scalar(text)), ""))
+            .transpose()?;
+        if (publish.is_some() || tag_interval.is_some()) && !lake.is_nessie() {
+            let key = if publish.is_some() { "publish" } else { "lake.tag_interval" };
+            return Err(Error::config("BAD_SETTING", format!("{key}: only Nessie has branches"))
+                .with_cure("use --catalog nessie+http://host:19120/iceberg, or leave it out"));
+        }
         let settings = Settings {
             slot: slot_name(raw.source.slot)?,
             publication: text(raw.source.publication, "frazil"),
@@ -100,7 +117,7 @@ impl Config {
             window_bytes_max: window_bytes(raw.memory.window_bytes_max)?,
             max_value_bytes: value_bytes(raw.memory.max_value_bytes)?,
         };
-        Ok(Self { source: url.into(), into: into.0.into(), settings })
+        Ok(Self { source: url.into(), lake, publish, tag_interval, settings })
     }
 }
 
@@ -110,6 +127,23 @@ fn missing(key: &str, cure: &str) -> Error {
 
 fn invalid(key: &str, value: &str, why: &str) -> Error {
     Error::config("BAD_SETTING", format!("{key}: `{value}` {why}"))
+}
+
+/// What was typed, if anything: an empty text is nothing.
+fn set(value: Option<Scalar>) -> Option<String> {
+    value.map(|value| value.0).filter(|text| !text.is_empty())
+}
+
+/// A yes or no, if one was typed.
+fn yes_or_no(key: &str, value: Option<Scalar>) -> Result<Option<bool>> {
+    match set(value).as_deref() {
+        None => Ok(None),
+        Some("true" | "yes" | "on" | "1") => Ok(Some(true)),
+        Some("false" | "no" | "off" | "0") => Ok(Some(false)),
+        Some(other) => {
+            Err(invalid(key, other, "is neither yes nor no").with_cure("use true or false"))
+        }
+    }
 }
 
 fn text(value: Option<Scalar>, default: &str) -> String {

@@ -1,6 +1,7 @@
 //! The command line: one file a verb, and what they share: where the source and the lake are.
 
 mod check;
+mod check_lake;
 mod demo;
 
 mod drop;
@@ -17,11 +18,12 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use secrecy::ExposeSecret;
 
-use crate::config::{Config, RawConfig, Scalar};
+use crate::config::{Config, LakeSettings, RawConfig, Scalar};
 use crate::error::{Error, Result};
-use crate::iceberg::lake::Lake;
+use crate::iceberg::lake::{Lake, LakePlace};
 use crate::ops::logging::{self, LogFormat};
 use crate::postgres::dsn::Source;
+use crate::postgres::sql::connect_sql;
 
 /// Postgres into a transactionally consistent Iceberg lakehouse.
 #[derive(Debug, Parser)]
@@ -63,6 +65,16 @@ pub(crate) struct Place {
     /// The lake's folder
     #[arg(long, value_name = "FOLDER")]
     into: Option<PathBuf>,
+    /// The catalog, in place of a folder: nessie+http://host:19120/iceberg, rest+https://host/,
+    /// postgres://user@host/db
+    #[arg(long, value_name = "URL", conflicts_with = "into")]
+    catalog: Option<String>,
+    /// The branch to write to (Nessie) [default: the catalog's own]
+    #[arg(long = "ref", value_name = "BRANCH")]
+    reference: Option<String>,
+    /// The catalog's warehouse; with postgres:// where files go: s3://bucket/path, or a folder
+    #[arg(long, value_name = "WAREHOUSE")]
+    warehouse: Option<String>,
     /// A configuration file (YAML)
     #[arg(long, short, value_name = "FILE", env = "FRAZIL_CONFIG")]
     config: Option<PathBuf>,
@@ -86,8 +98,11 @@ impl Place {
     /// The settings where only the source is needed, and whether a lake was named.
     pub(crate) fn resolve_source(&self) -> Result<(Config, bool)> {
         let mut raw = self.raw(RawConfig::default())?;
-        let has_lake = raw.lake.into.is_some();
-        raw.lake.into.get_or_insert_with(|| Scalar(String::new()));
+        let is_set = |value: &Option<Scalar>| value.as_ref().is_some_and(|v| !v.0.is_empty());
+        let has_lake = is_set(&raw.lake.into) || is_set(&raw.catalog.url);
+        if !has_lake {
+            raw.lake.into = Some(Scalar(".".to_owned()));
+        }
         Ok((Config::resolve(raw)?, has_lake))
     }
 
@@ -103,6 +118,16 @@ impl Place {
         flags.source.publication = self.publication.as_ref().map(scalar);
         flags.source.tables = self.tables.as_ref().map(scalar);
         flags.lake.into = self.into.as_ref().map(|path| Scalar(path.display().to_string()));
+        flags.catalog.url = self.catalog.as_ref().map(scalar);
+        flags.catalog.r#ref = self.reference.as_ref().map(scalar);
+        flags.catalog.warehouse = self.warehouse.as_ref().map(scalar);
+        // A lake that was named by a flag is the one that is meant, whatever stands below.
+        let nothing = || Some(Scalar(String::new()));
+        if flags.lake.into.is_some() {
+            flags.catalog.url = nothing();
+        } else if flags.catalog.url.is_some() {
+            flags.lake.into = nothing();
+        }
         flags.over(RawConfig::from_environment(std::env::vars())?.over(file)?)
     }
 }
@@ -114,15 +139,28 @@ pub(crate) fn source(config: &Config) -> Result<Source> {
 
 /// The lake of `config`; it is made where it is missing.
 pub(crate) async fn lake(config: &Config) -> Result<Arc<Lake>> {
-    Lake::open(&config.into, &config.settings.slot).await.map(Arc::new)
+    Lake::open(place(config)?, &config.settings.slot).await.map(Arc::new)
 }
 
 /// The lake of `config`, if there is one: looking makes nothing.
 pub(crate) async fn existing_lake(config: &Config) -> Result<Option<Arc<Lake>>> {
-    match config.into.join("catalog.db").exists() {
-        true => lake(config).await.map(Some),
-        false => Ok(None),
-    }
+    Ok(Lake::existing(place(config)?, &config.settings.slot).await?.map(Arc::new))
+}
+
+/// Where the lake of `config` is.
+fn place(config: &Config) -> Result<LakePlace> {
+    Ok(match config.lake.clone() {
+        LakeSettings::Folder(folder) => LakePlace::Folder(folder),
+        LakeSettings::Rest(catalog, storage) => LakePlace::Rest(catalog, storage),
+        LakeSettings::Postgres { dsn, warehouse, storage } => {
+            let database = Arc::new(Source::parse(dsn.expose_secret())?);
+            let connect = move || -> futures::future::BoxFuture<'static, Result<_>> {
+                let database = Arc::clone(&database);
+                Box::pin(async move { connect_sql(&database, "catalog").await })
+            };
+            LakePlace::Postgres(Arc::new(connect), warehouse, storage)
+        }
+    })
 }
 
 /// Reads the arguments, runs the verb, and says what went wrong, once.

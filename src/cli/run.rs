@@ -84,21 +84,25 @@ pub(crate) async fn follow(
     stats: &Arc<Stats>,
 ) -> Result<()> {
     let source = super::source(config)?;
-    let lake = super::lake(config).await?;
+    let mut lake = None;
     let ends = until_caught_up || config.settings.initial_snapshot == InitialSnapshot::Only;
     let mut until = None;
     let mut pauses = pauses();
     let mut tries = 0;
     loop {
         let before = stats.view().lake_commits;
-        let error =
-            match once(&source, &lake, config, (until_caught_up, &mut until), (shutdown, stats))
-                .await
-            {
-                Ok(()) => return Ok(()),
-                Err(error) if shutdown.is_requested() => return left_with(error),
-                Err(error) => error,
-            };
+        let error = match once(
+            (&source, &mut lake),
+            config,
+            (until_caught_up, &mut until),
+            (shutdown, stats),
+        )
+        .await
+        {
+            Ok(()) => return Ok(()),
+            Err(error) if shutdown.is_requested() => return left_with(error),
+            Err(error) => error,
+        };
         if stats.view().lake_commits > before {
             (pauses, tries) = (self::pauses(), 0);
         }
@@ -123,7 +127,7 @@ pub(crate) async fn follow(
 /// A stop is clean although the source was in the way: nothing is lost, the next start goes on. One
 /// whose lake commit failed is not.
 fn left_with(error: Error) -> Result<()> {
-    if error.kind() != Kind::Transient || error.code() == "LAKE_IO" {
+    if error.kind() != Kind::Transient || matches!(error.code(), "LAKE_IO" | "COMMIT_OPEN") {
         return Err(error);
     }
     tracing::warn!(code = error.code(), "{error}");
@@ -140,8 +144,7 @@ fn pauses() -> impl Iterator<Item = Duration> {
 }
 
 async fn once(
-    source: &Source,
-    lake: &Arc<Lake>,
+    (source, lake): (&Source, &mut Option<Arc<Lake>>),
     config: &Config,
     (until_caught_up, until): (bool, &mut Option<Lsn>),
     ops: (&Shutdown, &Arc<Stats>),
@@ -149,6 +152,10 @@ async fn once(
     if until_caught_up && until.is_none() {
         *until = Some(server_lsn(source).await?);
     }
+    let lake = match lake {
+        Some(lake) => lake,
+        None => lake.insert(super::lake(config).await?),
+    };
     let settings = &config.settings;
     if lake.committer.position().await?.is_none() {
         let position = initial_snapshot::take(source, lake, settings, ops).await?;

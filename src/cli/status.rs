@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use crate::config::{Config, RawConfig};
 use crate::error::{Error, Result};
 use crate::iceberg::Table;
+use crate::iceberg::committer::PastCommit;
 use crate::iceberg::lake::Lake;
-use crate::iceberg::ledger::{LedgerRecord, PipelineState, history, ledger_ident};
+use crate::iceberg::ledger::{LedgerRecord, PipelineState};
 use crate::iceberg::read::LiveRows;
 use crate::ops::{now_us, rfc3339};
 use crate::postgres::dsn::Source;
@@ -23,6 +24,9 @@ use crate::progress::Lsn;
 
 use super::Place;
 use super::report::{Output, number, print, print_json, table};
+
+/// Lake commits that are looked through for the last source transaction.
+const HISTORY_MIN: usize = 50;
 
 /// Namespace of the tables that are frazil's own.
 const OWN_NAMESPACE: &str = "frazil";
@@ -49,8 +53,8 @@ struct Report {
     source: Result<SourceState>,
     tables: Vec<TableState>,
     exact: bool,
-    /// Newest first, each with its time in milliseconds since 1970.
-    commits: Vec<(i64, LedgerRecord)>,
+    /// Newest first.
+    commits: Vec<PastCommit>,
 }
 
 /// The source and its slot.
@@ -82,12 +86,11 @@ impl Status {
         let config = self.place.resolve(RawConfig::default())?;
         let source = super::source(&config)?;
         let lake = super::existing_lake(&config).await?.ok_or_else(|| no_lake(&config))?;
-        let ledger_table = lake.committer.table(&ledger_ident(&lake.pipeline_id)).await?;
-        let commits = ledger_table.map(|table| history(&table)).unwrap_or_default();
+        let commits = lake.committer.history(self.commits.max(HISTORY_MIN)).await?;
         let mut ledger = lake.committer.position().await?;
         if let Some(ledger) = &mut ledger {
             // A ledger-only lake commit has no source transaction of its own.
-            let last = commits.iter().find_map(|(_, record)| record.source_commit_time.clone());
+            let last = commits.iter().find_map(|past| past.record.source_commit_time.clone());
             ledger.source_commit_time = ledger.source_commit_time.take().or(last);
         }
         let report = Report {
@@ -106,7 +109,7 @@ impl Status {
 }
 
 fn no_lake(config: &Config) -> Error {
-    Error::config("NO_LAKE", format!("there is no lake in {}", config.into.display()))
+    Error::config("NO_LAKE", format!("there is no lake in {}", config.lake))
         .with_cure("is --into right? `frazil run` makes the lake")
 }
 
@@ -261,9 +264,10 @@ impl Report {
 
     fn commits_text(&self) -> String {
         let mut shown = table(&["lake commit", "position", "source transactions", "rows written"]);
-        for (time_ms, record) in &self.commits {
+        for past in &self.commits {
+            let record = &past.record;
             shown.add_row([
-                Cell::new(rfc3339(time_ms.saturating_mul(1_000))),
+                Cell::new(rfc3339(past.time_ms.saturating_mul(1_000))),
                 Cell::new(record.committed_lsn),
                 number(HumanCount(record.source_transactions)),
                 number(HumanCount(record.rows.values().sum())),
@@ -299,11 +303,12 @@ impl Report {
                 "delete_files": t.delete_files,
                 "bytes": t.bytes,
             })).collect::<Vec<_>>(),
-            "lake_commits": self.commits.iter().map(|(time_ms, record)| json!({
-                "time": rfc3339(time_ms.saturating_mul(1_000)),
-                "position": record.committed_lsn,
-                "source_transactions": record.source_transactions,
-                "rows": record.rows,
+            "lake_commits": self.commits.iter().map(|past| json!({
+                "time": rfc3339(past.time_ms.saturating_mul(1_000)),
+                "position": past.record.committed_lsn,
+                "source_transactions": past.record.source_transactions,
+                "rows": past.record.rows,
+                "hash": past.hash,
             })).collect::<Vec<_>>(),
         })
     }
@@ -374,7 +379,7 @@ mod tests {
             source: Err(Error::transient("CONNECTION", "refused")),
             tables: Vec::new(),
             exact: false,
-            commits: vec![(0, ledger())],
+            commits: vec![PastCommit { time_ms: 0, record: ledger(), hash: None }],
         };
         let text = report.as_text(0);
         assert!(text.contains("position    0/64 (streaming)"), "{text}");

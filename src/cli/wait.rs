@@ -81,7 +81,7 @@ pub(crate) async fn until(config: &Config, target: Lsn, timeout: Duration) -> Re
     reached.unwrap_or_else(|_| {
         let stands = match last {
             Some(position) => format!("the lake stands at {position}"),
-            None => format!("there is no lake in {} yet", config.into.display()),
+            None => format!("there is no lake in {} yet", config.lake),
         };
         let waited = humantime::format_duration(timeout);
         Err(Error::transient("TIMEOUT", format!("{stands}, not at {target}, after {waited}"))

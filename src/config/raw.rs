@@ -1,5 +1,7 @@
 //! What was typed: the file, the environment and the flags, before any of it is judged.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -52,6 +54,12 @@ section! {
         source: RawSource,
         /// The lake.
         lake: RawLake,
+        /// A catalog that serves the lake, where it is not in a folder.
+        catalog: RawCatalog,
+        /// Where a catalog's files are.
+        storage: RawStorage,
+        /// Write, audit, publish.
+        publish: RawPublish,
         /// The copy before the stream.
         initial_snapshot: RawInitialSnapshot,
         /// Lake commits.
@@ -80,7 +88,105 @@ section! {
     RawLake {
         /// The lake's folder.
         into: Option<Scalar>,
+        /// How often a tag is made on Nessie; default never.
+        tag_interval: Option<Scalar>,
+        /// Accept a catalog that commits tables one by one.
+        allow_torn_commits: Option<Scalar>,
     }
+}
+
+section! {
+    /// `catalog:`
+    RawCatalog {
+        /// `nessie+http://...`, `rest+https://...` or `postgres://...`.
+        url: Option<Scalar>,
+        /// Branch to write to (Nessie).
+        r#ref: Option<Scalar>,
+        /// The catalog's name for the warehouse; for `postgres://` where files go.
+        warehouse: Option<Scalar>,
+        /// Bearer token.
+        token: Option<Scalar>,
+        /// File with a bearer token.
+        token_file: Option<Scalar>,
+        /// OAuth2 client credentials, `id:secret`.
+        credential: Option<Scalar>,
+        /// Where tokens are given.
+        oauth2_server_uri: Option<Scalar>,
+        /// Scope; default `catalog`.
+        oauth2_scope: Option<Scalar>,
+        /// Headers of every request.
+        headers: Option<Headers>,
+        /// PEM file with certificate authorities.
+        ca_file: Option<Scalar>,
+        /// Proxy for all requests.
+        proxy: Option<Scalar>,
+        /// Default `10s`.
+        connect_timeout: Option<Scalar>,
+        /// Default `60s`.
+        request_timeout: Option<Scalar>,
+        /// Whether the catalog is asked for storage keys; default `auto`.
+        vended_credentials: Option<Scalar>,
+    }
+}
+
+section! {
+    /// `storage:`
+    RawStorage {
+        /// S3 endpoint.
+        endpoint: Option<Scalar>,
+        /// S3 region.
+        region: Option<Scalar>,
+        /// Access key.
+        access_key_id: Option<Scalar>,
+        /// Its secret.
+        secret_access_key: Option<Scalar>,
+        /// Token of temporary keys.
+        session_token: Option<Scalar>,
+        /// Buckets by path or by host name.
+        path_style: Option<Scalar>,
+        /// Server-side encryption.
+        sse: Option<Scalar>,
+        /// Key for `aws:kms`.
+        sse_kms_key_id: Option<Scalar>,
+    }
+}
+
+section! {
+    /// `publish:`
+    RawPublish {
+        /// Branch that is written to.
+        branch: Option<Scalar>,
+        /// Branch that readers see.
+        into: Option<Scalar>,
+        /// How often; default `10s`.
+        interval: Option<Scalar>,
+        /// What must hold.
+        checks: Option<Vec<RawCheck>>,
+    }
+}
+
+section! {
+    /// An entry of `publish.checks:`
+    RawCheck {
+        /// `schema.table`.
+        table: Option<Scalar>,
+        /// Fewest rows.
+        rows_min: Option<Scalar>,
+        /// Most rows.
+        rows_max: Option<Scalar>,
+        /// How many rows it may lose against what is published, as `10%`.
+        rows_drop_max: Option<Scalar>,
+    }
+}
+
+/// Headers as they were typed: a map, or `Name: value; Name: value` (from the environment).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Headers {
+    /// By name.
+    Map(BTreeMap<String, Scalar>),
+    /// In one text.
+    Text(String),
 }
 
 section! {

@@ -12,12 +12,9 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, Field, SchemaRef};
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Schema};
-use object_store::ObjectStoreExt;
-use object_store::buffered::BufWriter;
-use object_store::path::Path;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::arrow::async_writer::{AsyncArrowWriter, ParquetObjectWriter};
+use parquet::arrow::async_writer::AsyncArrowWriter;
 use parquet::basic::{Compression, Encoding, LogicalType, Type as Physical, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -27,16 +24,11 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::iceberg::bounds;
 use crate::iceberg::layout::arrow_schema;
-use crate::iceberg::storage::LakeStorage;
+use crate::iceberg::storage::{LakeStorage, Upload};
 
 /// Encoded bytes of a row group, about 64 MiB of rows. An open file holds at most twice this in
 /// memory: while a row group is written out it stands there a second time.
 const ROW_GROUP_BYTES: usize = 16 << 20;
-
-/// Bytes kept before a part is written; above it the object store gets several parts, this many at
-/// a time.
-const PART_BYTES: usize = 4 << 20;
-const PARTS_PARALLEL: usize = 2;
 
 /// In the form that Java's Parquet reader can parse: it ignores the statistics of strings in files
 /// whose writer it can't make out.
@@ -71,12 +63,11 @@ pub struct ColumnHints {
 pub struct FileWriter {
     storage: LakeStorage,
     location: String,
-    path: Path,
     schema: Schema,
     arrow: SchemaRef,
     content: FileContent,
     hints: Arc<ColumnHints>,
-    writer: Option<AsyncArrowWriter<ParquetObjectWriter>>,
+    writer: Option<AsyncArrowWriter<Upload>>,
     rows: u64,
 }
 
@@ -94,7 +85,6 @@ impl FileWriter {
     ) -> Result<Self> {
         let location = format!("{table_location}/data/{}.parquet", Uuid::now_v7());
         Ok(Self {
-            path: storage.path(&location)?,
             storage: storage.clone(),
             location,
             arrow: arrow_schema(schema)?,
@@ -140,24 +130,27 @@ impl FileWriter {
     /// # Errors
     /// `LAKE_IO` (transient).
     pub async fn close(mut self) -> Result<Option<DataFile>> {
-        let Some(writer) = self.writer.take() else { return Ok(None) };
-        let footer = writer.close().await.map_err(|e| self.failed(e))?;
+        let Some(mut writer) = self.writer.take() else { return Ok(None) };
+        let footer = writer.finish().await.map_err(|e| self.failed(e))?;
+        let written = u64::try_from(writer.bytes_written()).unwrap_or(0);
         self.storage.sync_files(std::slice::from_ref(&self.location)).await?;
-        let head = self.storage.store().head(&self.path).await.map_err(|e| self.failed(e))?;
-        Ok(Some(self.describe(&footer, head.size)?))
+        let size = self.storage.size(&self.location).await?;
+        if size != written {
+            let what = format!("{} has {size} bytes where {written} were written", self.location);
+            return Err(Error::transient("LAKE_IO", what)
+                .with_cure("nothing was acknowledged; it is written again"));
+        }
+        Ok(Some(self.describe(&footer, size)?))
     }
 
-    fn open(&self, first: &RecordBatch) -> Result<AsyncArrowWriter<ParquetObjectWriter>> {
-        let buffered =
-            BufWriter::with_capacity(self.storage.store(), self.path.clone(), PART_BYTES)
-                .with_max_concurrency(PARTS_PARALLEL);
+    fn open(&self, first: &RecordBatch) -> Result<AsyncArrowWriter<Upload>> {
         let parquet = parquet_schema(&self.arrow).map_err(|e| self.failed(e))?;
         let options = ArrowWriterOptions::new()
             .with_properties(properties(first, &self.hints))
             .with_skip_arrow_metadata(true)
             .with_parquet_schema(parquet);
         AsyncArrowWriter::try_new_with_options(
-            ParquetObjectWriter::from_buf_writer(buffered),
+            self.storage.upload(&self.location)?,
             self.arrow.clone(),
             options,
         )

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::iceberg::committer::NewTable;
+use crate::iceberg::committer::{NewTable, PastCommit};
 use crate::iceberg::{
     FORMAT_VERSION_KEY, LAKE_FORMAT_VERSION, POSITION_KEY, lake_error, table_ident,
 };
@@ -36,7 +36,7 @@ const TIMELINE_KEY: &str = "frazil.timeline";
 const SYSTEM_ID_KEY: &str = "frazil.system-id";
 const COMMIT_TIME_KEY: &str = "frazil.source-commit-time";
 const TRANSACTIONS_KEY: &str = "frazil.source-transactions";
-const ROWS_KEY: &str = "frazil.rows";
+pub(crate) const ROWS_KEY: &str = "frazil.rows";
 
 /// Which lake commit made a snapshot; in the summaries of all tables it touched.
 pub(crate) const LAKE_COMMIT_KEY: &str = "frazil.lake-commit";
@@ -192,16 +192,16 @@ pub(crate) fn new_ledger() -> Result<NewTable> {
     Ok(NewTable { schema, properties })
 }
 
-/// The last lake commits that the ledger remembers, newest first, each with its time in
-/// milliseconds since 1970.
-pub fn history(ledger: &Table) -> Vec<(i64, LedgerRecord)> {
+/// The last lake commits that the ledger remembers, newest first, `most` at most.
+pub(crate) fn history(ledger: &Table, most: usize) -> Vec<PastCommit> {
     let mut snapshots: Vec<_> = ledger.metadata().snapshots().collect();
     snapshots.sort_by_key(|s| std::cmp::Reverse(s.sequence_number()));
     let record = |properties| LedgerRecord::from_properties(properties).ok();
-    snapshots
-        .into_iter()
-        .filter_map(|s| Some((s.timestamp_ms(), record(&s.summary().additional_properties)?)))
-        .collect()
+    let past = snapshots.into_iter().filter_map(|s| {
+        let record = record(&s.summary().additional_properties)?;
+        Some(PastCommit { time_ms: s.timestamp_ms(), record, hash: None })
+    });
+    past.take(most).collect()
 }
 
 /// How frazil left a table.

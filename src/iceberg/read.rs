@@ -137,7 +137,8 @@ impl OpenFile {
         page_index: PageIndexPolicy,
     ) -> Result<Self> {
         let location = file.file_path().to_owned();
-        let mut reader = ParquetObjectReader::new(storage.store(), storage.path(&location)?)
+        let object = storage.object(&location)?;
+        let mut reader = ParquetObjectReader::new(object.store, object.path)
             .with_file_size(file.file_size_in_bytes());
         let options = ArrowReaderOptions::new().with_page_index_policy(page_index);
         let metadata = ArrowReaderMetadata::load_async(&mut reader, options).await;

@@ -26,9 +26,11 @@ use crate::iceberg::committer::{LakeCommit, NewTable, TableChange};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{PIPELINE_KEY, PipelineState};
 use crate::iceberg::row_delta::{RowDelta, SegmentFiles};
-use crate::iceberg::{POSITION_KEY, table_ident};
+use crate::iceberg::{POSITION_KEY, Table, table_ident};
 use crate::ops::{Shutdown, Stats};
-use crate::pipeline::{FACTS_KEY, ParquetTarget, Position, SourceFacts, ledger_record};
+use crate::pipeline::{
+    COMMIT_GRACE, FACTS_KEY, ParquetTarget, Position, SourceFacts, commit_open, ledger_record,
+};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::dsn::Source;
 use crate::postgres::publication::{self, Publish};
@@ -83,7 +85,14 @@ pub async fn take(
             }
         };
         drop(session);
-        return commit(lake, position, created.consistent_point, &tables, files).await;
+        let commit = commit(lake, position, created.consistent_point, &tables, files);
+        return tokio::select! {
+            biased;
+            // It is decided.
+            committed = commit => committed,
+            // A catalog that does not answer must not hold up a stop.
+            () = shutdown.overdue(COMMIT_GRACE) => Err(commit_open()),
+        };
     }
     Err(Error::transient(
         "TABLES_REWRITTEN",
@@ -207,7 +216,13 @@ pub(crate) async fn selected(
 async fn refuse_existing(lake: &Lake, tables: &[SourceTable]) -> Result<()> {
     for table in tables {
         let ident = table_ident(&table.relation.namespace, &table.relation.name);
-        if lake.committer.table(&ident).await?.is_some() {
+        let found = lake.committer.table(&ident).await?;
+        // Where tables are committed one by one, a first lake commit of ours may have broken off.
+        let is_ours = |found: &Table| {
+            let pipeline = found.metadata().properties().get(PIPELINE_KEY);
+            lake.is_torn && pipeline == Some(&lake.pipeline_id)
+        };
+        if found.is_some_and(|found| !is_ours(&found)) {
             let message = "the lake has this table already, and not from this slot";
             return Err(Error::table("TABLE_EXISTS", table.relation.display(), message).with_cure(
                 "name the slot that wrote it (--slot), another folder (--into), or leave the table \
@@ -260,7 +275,7 @@ async fn copy_tables(
     pieces.reverse();
     let workers = settings.workers.min(pieces.len()).max(1);
     let queue = Arc::new(Mutex::new(pieces));
-    let targets = targets(lake, tables)?;
+    let targets = targets(lake, tables).await?;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..workers {
         let client = import_snapshot(source, snapshot).await?;
@@ -290,13 +305,17 @@ async fn copy_tables(
     Ok(Some(files))
 }
 
-fn targets(lake: &Lake, tables: &[SourceTable]) -> Result<Vec<Arc<ParquetTarget>>> {
-    let target = |table: &SourceTable| {
+/// Where each table's files go: in some catalogs it is theirs to say.
+async fn targets(lake: &Lake, tables: &[SourceTable]) -> Result<Vec<Arc<ParquetTarget>>> {
+    let mut targets = Vec::with_capacity(tables.len());
+    for table in tables {
         let relation = Arc::new(table.relation.clone());
         let ident = table_ident(&relation.namespace, &relation.name);
-        ParquetTarget::new(lake, ident, relation).map(Arc::new)
-    };
-    tables.iter().map(target).collect()
+        let new = NewTable::for_relation(&relation, false)?;
+        let place = lake.committer.birthplace(&ident, &new).await?;
+        targets.push(Arc::new(ParquetTarget::new(place.location, ident, relation)?));
+    }
+    Ok(targets)
 }
 
 /// One connection that copies piece after piece.

@@ -18,9 +18,9 @@ use tokio_postgres::Client;
 
 use crate::config::Patterns;
 use crate::error::{Error, Result};
-use crate::iceberg::lake::Lake;
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::pgoutput::{WireColumn, WireRelation};
+use crate::progress::Lsn;
 use crate::window::decode::{DecodedColumn, TupleDecoder, arrow_type};
 use crate::window::relation::{Column, Relation, ReplicaIdentity};
 use crate::window::wire::WalTuple;
@@ -89,6 +89,8 @@ pub(crate) struct TableState {
     pub(crate) facts: SourceFacts,
     /// Whether the facts are newer than the lake's.
     pub(crate) facts_changed: bool,
+    /// The position that the lake's table stood at when this run began.
+    pub(crate) position_lsn: Lsn,
 }
 
 /// A table whose shape changes from here on.
@@ -103,7 +105,6 @@ pub(crate) struct Evolution {
 
 /// See the module.
 pub(crate) struct Tables {
-    lake: Arc<Lake>,
     client: Client,
     publications: Vec<String>,
     selection: Patterns,
@@ -118,7 +119,6 @@ impl Tables {
     /// The tables in `states`, looked up in the source through `client`; `is_binary`: the stream
     /// sends binary values.
     pub(crate) fn new(
-        lake: Arc<Lake>,
         (client, publications): (Client, Vec<String>),
         selection: Patterns,
         is_binary: bool,
@@ -126,7 +126,6 @@ impl Tables {
     ) -> Self {
         let targets = states.iter().map(|(&oid, s)| (oid, Arc::clone(&s.target))).collect();
         Self {
-            lake,
             client,
             publications,
             selection,
@@ -230,8 +229,8 @@ impl Tables {
         let states = Arc::make_mut(&mut self.by_oid);
         let Some(state) = states.get_mut(&change.oid) else { return Ok(()) };
         let relation = Arc::new(change.facts.relation.clone());
-        let ident = state.target.ident.clone();
-        state.target = Arc::new(ParquetTarget::new(&self.lake, ident, Arc::clone(&relation))?);
+        let (location, ident) = (state.target.location.clone(), state.target.ident.clone());
+        state.target = Arc::new(ParquetTarget::new(location, ident, Arc::clone(&relation))?);
         state.facts = change.facts.clone();
         Arc::make_mut(&mut self.targets).insert(change.oid, Arc::clone(&state.target));
         intake.follow(relation, change.wire.clone());

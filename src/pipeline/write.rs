@@ -54,14 +54,18 @@ pub(crate) struct Shape {
 }
 
 impl ParquetTarget {
-    /// Where and how rows of `relation` are written.
-    pub(crate) fn new(lake: &Lake, ident: TableIdent, relation: Arc<Relation>) -> Result<Self> {
+    /// Where (a table's location) and how rows of `relation` are written.
+    pub(crate) fn new(
+        location: String,
+        ident: TableIdent,
+        relation: Arc<Relation>,
+    ) -> Result<Self> {
         let shape = |raw| -> Result<Shape> {
             let schema = Arc::new(schema::table_schema(&relation, raw)?);
             Ok(Shape { layout: Layout::new(&schema, &relation)?, schema })
         };
         Ok(Self {
-            location: lake.storage.table_location(&ident),
+            location,
             ident,
             plain: shape(false)?,
             raw: shape(true)?,

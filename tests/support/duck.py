@@ -1,7 +1,8 @@
 """The independent reader: DuckDB with its Iceberg extension, one request and one answer per line.
 
 Requests are JSON objects with an `op`; the answer is {"ok": ...} or {"error": text}. It reads the
-lake as any other engine would: metadata locations from the catalog, `iceberg_scan` on them.
+lake as any other engine would: metadata locations from the catalog (SQLite or Nessie), and
+`iceberg_scan` on them; or by attaching the REST catalog.
 """
 
 import glob
@@ -9,6 +10,9 @@ import json
 import os
 import sqlite3
 import sys
+import urllib.error
+import urllib.parse
+import urllib.request
 
 import duckdb
 
@@ -43,10 +47,20 @@ def literal(text):
     return "'" + text.replace("'", "''") + "'"
 
 
+def get(url):
+    """The JSON at `url`, on this machine: never by a proxy that the environment names."""
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=60) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        raise ValueError(f"{url}: {error}: {error.read().decode()}") from error
+
+
 def connect():
     connection = duckdb.connect(config={"allow_unsigned_extensions": "true"})
     root = os.path.dirname(os.path.dirname(duckdb.__file__))
-    for name in ("avro", "iceberg"):
+    for name in ("avro", "httpfs", "iceberg"):
         found = glob.glob(f"{root}/duckdb_extension_{name}/extensions/*/*.duckdb_extension")
         connection.execute(f"LOAD {literal(found[0])}")
     connection.execute("SET TimeZone='UTC'")
@@ -107,6 +121,37 @@ class Reader:
         finally:
             catalog.close()
         return {f"{n}.{t}": m.removeprefix("file://") for n, t, m in rows}
+
+    def nessie_state(self, api, branch, at):
+        """The hash (the branch's newest unless `at` names one) and, in that one state, the tables."""
+        at = at or get(f"{api}/trees/{branch}")["reference"]["hash"]
+        locations, page = {}, {}
+        while True:
+            query = urllib.parse.urlencode({"content": "true", "max-records": 100, **page})
+            answer = get(f"{api}/trees/{branch}@{at}/entries?{query}")
+            for entry in answer["entries"]:
+                if entry["type"] == "ICEBERG_TABLE":
+                    name = ".".join(entry["name"]["elements"])
+                    locations[name] = entry["content"]["metadataLocation"]
+            if not answer["hasMore"]:
+                return {"hash": at, "locations": locations}
+            page = {"page-token": answer["token"]}
+
+    def s3(self, key_id, secret, endpoint, region):
+        """From now on s3:// is reached there; `endpoint` is host:port, without TLS."""
+        self.db.execute(
+            f"CREATE OR REPLACE SECRET s3 (TYPE s3, KEY_ID {literal(key_id)}, "
+            f"SECRET {literal(secret)}, ENDPOINT {literal(endpoint)}, REGION {literal(region)}, "
+            "URL_STYLE 'path', USE_SSL false)"
+        )
+
+    def attach(self, uri):
+        """Attaches an Iceberg REST catalog anew as `d`, so that nothing is read from a cache."""
+        self.db.execute("DETACH DATABASE IF EXISTS d")
+        self.db.execute(
+            f"ATTACH '' AS d (TYPE iceberg, ENDPOINT {literal(uri)}, AUTHORIZATION_TYPE 'none', "
+            "ACCESS_DELEGATION_MODE 'none')"
+        )
 
     def query(self, sql):
         """All rows as text; NULL is null."""

@@ -9,18 +9,29 @@ use futures::TryStreamExt;
 use serde_json::{Value, json};
 
 use super::columns::columns_of;
+use super::minio::Minio;
+use super::nessie::Branch;
 use super::postgres::Postgres;
 use super::process::{bound_to_us, spawn};
 
-/// A lake in a folder, read by DuckDB.
+/// A lake in a folder or on a branch of Nessie, read by DuckDB.
 pub struct Lake {
-    folder: PathBuf,
+    catalog: Catalog,
     reader: Reader,
 }
 
-/// One state of the lake: the metadata location of every table, read in one SELECT.
+enum Catalog {
+    Folder(PathBuf),
+    Nessie(Branch),
+}
+
+/// One state of the lake: the metadata location of every table, read in one SELECT or, from
+/// Nessie, at one hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LakeState(BTreeMap<String, String>);
+pub struct LakeState {
+    locations: BTreeMap<String, String>,
+    hash: Option<String>,
+}
 
 /// Rows of a table and a hash of their contents that does not depend on their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,24 +68,87 @@ impl Comparison {
 impl Lake {
     /// The lake in `folder` (`--into`); it need not exist yet.
     pub fn open(folder: &Path) -> Self {
-        Self { folder: folder.to_path_buf(), reader: Reader::start() }
+        Self { catalog: Catalog::Folder(folder.to_path_buf()), reader: Reader::start() }
     }
 
-    /// The lake's folder.
+    /// The lake on `branch`, its files in `minio`.
+    pub fn nessie(branch: &Branch, minio: &Minio) -> Self {
+        let mut reader = Reader::start();
+        let secret = json!({
+            "op": "s3",
+            "key_id": minio.access_key(),
+            "secret": minio.secret_key(),
+            "endpoint": minio.endpoint().trim_start_matches("http://"),
+            "region": minio.region(),
+        });
+        reader.ask(secret).unwrap();
+        Self { catalog: Catalog::Nessie(branch.clone()), reader }
+    }
+
+    /// The folder of a lake that is in one.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        match &self.catalog {
+            Catalog::Folder(folder) => folder,
+            Catalog::Nessie(branch) => panic!("{} is not a folder", branch.name()),
+        }
     }
 
     /// What the catalog shows now.
     pub fn state(&mut self) -> LakeState {
-        let answer = self.reader.ask(json!({ "op": "state", "lake": self.folder })).unwrap();
-        LakeState(serde_json::from_value(answer).unwrap())
+        match &self.catalog {
+            Catalog::Folder(folder) => {
+                let answer = self.reader.ask(json!({ "op": "state", "lake": folder })).unwrap();
+                LakeState { locations: serde_json::from_value(answer).unwrap(), hash: None }
+            }
+            Catalog::Nessie(_) => self.nessie_state(None),
+        }
+    }
+
+    /// What Nessie shows at a hash of the branch: time travel.
+    pub fn state_at(&mut self, hash: &str) -> LakeState {
+        self.nessie_state(Some(hash))
+    }
+
+    fn nessie_state(&mut self, at: Option<&str>) -> LakeState {
+        let branch = self.branch();
+        let question = json!({
+            "op": "nessie_state", "api": branch.api(), "branch": branch.name(), "at": at,
+        });
+        let mut answer = self.reader.ask(question).unwrap();
+        LakeState {
+            locations: serde_json::from_value(answer["locations"].take()).unwrap(),
+            hash: serde_json::from_value(answer["hash"].take()).unwrap(),
+        }
+    }
+
+    /// Runs DuckDB SQL on the attached REST catalog, as a person would; `{namespace.table}` stands
+    /// for a table at `at`: a hash of the branch, or the name of a branch or tag.
+    pub fn query_attached(&mut self, at: &str, sql: &str) -> Vec<Vec<Option<String>>> {
+        let branch = self.branch();
+        let reference = if is_hash(at) { format!("{}#{at}", branch.name()) } else { at.into() };
+        self.reader.ask(json!({ "op": "attach", "uri": branch.uri() })).unwrap();
+        // {namespace.table} becomes d."namespace"."table@reference".
+        let mut parts = sql.split(['{', '}']);
+        let mut attached = parts.next().unwrap_or_default().to_string();
+        while let (Some(table), Some(rest)) = (parts.next(), parts.next()) {
+            let (namespace, name) = table.rsplit_once('.').unwrap();
+            attached.push_str(&format!("d.\"{namespace}\".\"{name}@{reference}\"{rest}"));
+        }
+        let answer = self.reader.ask(json!({ "op": "query", "sql": attached }));
+        serde_json::from_value(answer.unwrap_or_else(|e| panic!("{e}\nin: {attached}"))).unwrap()
+    }
+
+    fn branch(&self) -> Branch {
+        match &self.catalog {
+            Catalog::Nessie(branch) => branch.clone(),
+            Catalog::Folder(folder) => panic!("{} is not in Nessie", folder.display()),
+        }
     }
 
     /// Runs DuckDB SQL on one state; `{namespace.table}` stands for a table. All values as text.
     pub fn query(&mut self, state: &LakeState, sql: &str) -> Vec<Vec<Option<String>>> {
         let mut sql = sql.to_string();
-        for (table, location) in &state.0 {
+        for (table, location) in &state.locations {
             sql = sql.replace(&format!("{{{table}}}"), &scan(location));
         }
         let answer = self.reader.ask(json!({ "op": "query", "sql": sql }));
@@ -144,14 +218,27 @@ impl Lake {
 impl LakeState {
     /// All tables, `namespace.name`.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.locations.keys().map(String::as_str)
+    }
+
+    /// The Nessie hash that all tables were read at; panics for a lake in a folder.
+    #[track_caller]
+    pub fn hash(&self) -> &str {
+        self.hash.as_deref().expect("a state of Nessie")
     }
 
     /// The metadata file of a table; panics when the lake does not have it.
     #[track_caller]
     pub fn location(&self, table: &str) -> &str {
-        self.0.get(table).unwrap_or_else(|| panic!("no {table} in the lake: {:?}", self.0.keys()))
+        let tables = self.locations.keys();
+        let location = self.locations.get(table);
+        location.unwrap_or_else(|| panic!("no {table} in the lake: {tables:?}"))
     }
+}
+
+/// A Nessie hash is 32 bytes in hexadecimal.
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn scan(location: &str) -> String {

@@ -1,10 +1,15 @@
-//! What tests stand on: a private Postgres, the frazil binary, an independent reader of the lake,
-//! and a random workload.
+//! What tests stand on: a private Postgres, the frazil binary, a real S3 and a real REST catalog, a
+//! proxy that breaks them, an independent reader of the lake, and a random workload.
 
 pub mod columns;
+pub mod fault_proxy;
 pub mod frazil;
 pub mod lake;
+pub mod minio;
+pub mod nessie;
 pub mod postgres;
 pub mod process;
 pub mod shapes;
 pub mod workload;
+
+mod services_tests;

@@ -1,7 +1,6 @@
 //! A private PostgreSQL server per test: own folder, own free port on 127.0.0.1, gone on drop.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use super::process::{output_of, poll, signal, spawn, tail};
+use super::process::{free_port, output_of, poll, signal, spawn, tail};
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -275,10 +274,6 @@ fn configuration(port: u16, settings: &[(String, String)]) -> String {
 fn append(path: &Path, text: &str) {
     use std::io::Write;
     fs::OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn children_of(pid: u32) -> Vec<u32> {

@@ -4,7 +4,10 @@
 //! set by `setpriv`). That signal is bound to the *thread* that forked, so one thread that lives as
 //! long as the process forks them all.
 
-use std::process::{Child, Command};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -62,6 +65,29 @@ pub fn poll<T>(deadline: Duration, mut ready: impl FnMut() -> Option<T>) -> Opti
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A port on 127.0.0.1 that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The path that one of our scripts prints, `minio-binary` for instance; it may fetch or build.
+pub fn path_from_script(name: &str) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
+    PathBuf::from(output_of(&mut Command::new(script)).trim())
+}
+
+/// A temporary folder for a server that lives as long as the test process; a shell that sees our
+/// end by the end of its input removes it, for a static is never dropped.
+pub fn folder_removed_after_us(prefix: &str) -> PathBuf {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir().unwrap().keep();
+    let mut command = Command::new("sh");
+    command.args(["-c", "cat >/dev/null; sleep 1; rm -rf -- \"$1\"", "sh"]).arg(&folder);
+    // Its own process group: the Ctrl-C that ends us must not end it first.
+    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    std::mem::forget(command.spawn().unwrap());
+    folder
 }
 
 /// The last `lines` lines of `text`.

@@ -76,7 +76,8 @@ pub(super) async fn compare(
 async fn source_content(client: &Client, lake: &Arc<Lake>, table: &SourceTable) -> Result<Content> {
     let relation = Arc::new(table.relation.clone());
     let ident = table_ident(&relation.namespace, &relation.name);
-    let target = ParquetTarget::new(lake, ident, Arc::clone(&relation))?;
+    let location = lake.storage.table_location(&ident);
+    let target = ParquetTarget::new(location, ident, Arc::clone(&relation))?;
     let layout = &target.plain.layout;
     let column = |column: &crate::window::relation::Column| {
         let field = layout.arrow().field_with_name(&column.name).map_err(unreadable)?;

@@ -1,9 +1,11 @@
 //! The one port of the lake: a lake commit over all tables at once.
 
 mod catalog_db;
+pub mod rest;
 pub mod sql;
+mod staging;
 
-pub use catalog_db::CATALOG_NAME;
+pub use catalog_db::{CATALOG_NAME, Connect};
 
 use std::collections::HashMap;
 
@@ -45,13 +47,13 @@ impl NewTable {
 
     /// Metadata of the table before its first iceberg_snapshot. Read from JSON, because the crate's
     /// builder would give new ids to all fields.
-    pub(crate) fn metadata(&self, location: &str) -> Result<TableMetadata> {
+    pub(crate) fn metadata(&self, place: &Birthplace) -> Result<TableMetadata> {
         let mut properties = HashMap::from(TABLE_PROPERTIES.map(|(k, v)| (k.into(), v.into())));
         properties.extend(self.properties.clone());
         let json = serde_json::json!({
             "format-version": 2,
-            "table-uuid": Uuid::new_v4(),
-            "location": location,
+            "table-uuid": place.uuid,
+            "location": place.location,
             "last-sequence-number": 0,
             "last-updated-ms": 0,
             "last-column-id": self.schema.highest_field_id(),
@@ -81,6 +83,33 @@ const TABLE_PROPERTIES: [(&str, &str); 6] = [
     ("commit.manifest.min-count-to-merge", "100"),
     ("commit.manifest-merge.enabled", "true"),
 ];
+
+/// Where a table that is not in the catalog yet will be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Birthplace {
+    /// Its location; data files may be written there before the table is.
+    pub location: String,
+    /// Its uuid.
+    pub uuid: Uuid,
+}
+
+impl Birthplace {
+    /// A place for a new table at `location`.
+    pub fn fresh(location: String) -> Self {
+        Self { location, uuid: Uuid::new_v4() }
+    }
+}
+
+/// A lake commit that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastCommit {
+    /// When, in milliseconds since 1970.
+    pub time_ms: i64,
+    /// What the ledger says of it.
+    pub record: LedgerRecord,
+    /// The commit hash, where the catalog has one for the state of all tables (Nessie).
+    pub hash: Option<String>,
+}
 
 /// What a lake commit does to one table.
 #[derive(Debug, Clone)]
@@ -142,4 +171,18 @@ pub trait Committer: Send + Sync {
     /// # Errors
     /// `CATALOG_BUSY` (transient).
     async fn tables(&self) -> Result<Vec<TableIdent>>;
+
+    /// Where a table that is not there yet will be; the same answer until it is. Some catalogs
+    /// choose the place themselves.
+    ///
+    /// # Errors
+    /// Those of the catalog (transient, config).
+    async fn birthplace(&self, ident: &TableIdent, new: &NewTable) -> Result<Birthplace>;
+
+    /// The last lake commits of this pipeline, newest first, `most` at most, as far back as the
+    /// catalog remembers.
+    ///
+    /// # Errors
+    /// As [`Committer::position`].
+    async fn history(&self, most: usize) -> Result<Vec<PastCommit>>;
 }

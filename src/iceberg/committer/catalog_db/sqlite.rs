@@ -1,5 +1,4 @@
-//! The SQLite file of the SQL catalog: the tables that Iceberg's JDBC catalog (schema V1) and
-//! PyIceberg's SqlCatalog know, and one SQL transaction that moves many tables at once.
+//! The catalog in a SQLite file.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,54 +12,19 @@ use rusqlite::{
 use crate::error::{Error, Result};
 use crate::iceberg::table_ident;
 
-/// The catalog's name, which other engines must use too.
-pub const CATALOG_NAME: &str = "frazil";
+use super::{CATALOG_NAME, Move, SCHEMA, Swap};
 
 /// How long to wait for another process that holds the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS iceberg_tables (
-  catalog_name VARCHAR(255) NOT NULL,
-  table_namespace VARCHAR(255) NOT NULL,
-  table_name VARCHAR(255) NOT NULL,
-  metadata_location VARCHAR(1000),
-  previous_metadata_location VARCHAR(1000),
-  iceberg_type VARCHAR(5),
-  PRIMARY KEY (catalog_name, table_namespace, table_name));
-CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (
-  catalog_name VARCHAR(255) NOT NULL,
-  namespace VARCHAR(255) NOT NULL,
-  property_key VARCHAR(255) NOT NULL,
-  property_value VARCHAR(1000),
-  PRIMARY KEY (catalog_name, namespace, property_key));";
-
-/// One table's pointer from one metadata file to the next.
-#[derive(Debug, Clone)]
-pub(crate) struct Move {
-    pub(crate) ident: TableIdent,
-    /// `None` for a table that is born.
-    pub(crate) old: Option<String>,
-    pub(crate) new: String,
-}
-
-/// How a swap of pointers ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Swap {
-    /// All pointers moved.
-    Done,
-    /// None did: at least one was not where it was expected.
-    Conflict,
-}
-
 /// The database file, opened.
 #[derive(Clone)]
-pub(crate) struct CatalogDb {
+pub(crate) struct SqliteDb {
     path: PathBuf,
     connection: Arc<Mutex<Connection>>,
 }
 
-impl CatalogDb {
+impl SqliteDb {
     /// Opens, and makes where missing, `path`.
     ///
     /// # Errors
@@ -87,7 +51,7 @@ impl CatalogDb {
     }
 
     /// Metadata locations of `idents`, all read in one state of the catalog.
-    pub(crate) async fn locations(&self, idents: Vec<TableIdent>) -> Result<Vec<Option<String>>> {
+    pub(super) async fn locations(&self, idents: Vec<TableIdent>) -> Result<Vec<Option<String>>> {
         self.run(move |connection| {
             let transaction = connection.transaction()?;
             idents.iter().map(|ident| location(&transaction, ident)).collect()
@@ -96,7 +60,7 @@ impl CatalogDb {
     }
 
     /// All tables with their metadata locations, read in one SELECT.
-    pub(crate) async fn tables(&self) -> Result<Vec<(TableIdent, String)>> {
+    pub(super) async fn tables(&self) -> Result<Vec<(TableIdent, String)>> {
         self.run(|connection| {
             let mut select = connection.prepare_cached(
                 "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables \
@@ -112,26 +76,14 @@ impl CatalogDb {
         .await
     }
 
-    /// Moves all pointers, or none, in one SQL transaction. The error of COMMIT is not the end: the
-    /// last move is read back, and only what stands then counts.
+    /// Moves all pointers, or none. After an error within COMMIT nobody knows, until it is read
+    /// back.
     ///
     /// # Errors
-    /// As [`CatalogDb::open`]; after `CATALOG_UNKNOWN` (transient) nothing is known.
-    pub(crate) async fn swap(&self, moves: Vec<Move>) -> Result<Swap> {
-        let last = moves.last().cloned();
-        let swapped = self.run(move |connection| swap(connection, &moves)).await;
-        let (Err(error), Some(last)) = (&swapped, last) else { return swapped };
-        tracing::warn!(%error, "the catalog commit failed; reading back what stands");
-        match self.locations(vec![last.ident.clone()]).await {
-            Ok(found) if found.iter().flatten().any(|l| *l == last.new) => Ok(Swap::Done),
-            Ok(_) => swapped,
-            Err(error) => Err(Error::transient(
-                "CATALOG_UNKNOWN",
-                "the outcome of the lake commit is unknown",
-            )
-            .with_cure("the ledger decides when the catalog can be read again")
-            .with_source(error)),
-        }
+    /// As [`SqliteDb::open`].
+    pub(super) async fn swap(&self, moves: Vec<Move>) -> Result<Swap> {
+        let path = self.path.clone();
+        self.run(move |connection| swap(connection, &path, &moves)).await
     }
 }
 
@@ -153,7 +105,7 @@ fn location(transaction: &Transaction<'_>, ident: &TableIdent) -> rusqlite::Resu
     Ok(select.query_row(key, |row| row.get(0)).optional()?.flatten())
 }
 
-fn swap(connection: &mut Connection, moves: &[Move]) -> rusqlite::Result<Swap> {
+fn swap(connection: &mut Connection, path: &Path, moves: &[Move]) -> rusqlite::Result<Swap> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for one in moves {
         if !swap_one(&transaction, one)? {
@@ -161,11 +113,12 @@ fn swap(connection: &mut Connection, moves: &[Move]) -> rusqlite::Result<Swap> {
             return Ok(Swap::Conflict);
         }
     }
-    let committed = transaction.commit();
-    if committed.is_err() && !connection.is_autocommit() {
+    let Err(error) = transaction.commit() else { return Ok(Swap::Done) };
+    if !connection.is_autocommit() {
         connection.execute_batch("ROLLBACK")?;
+        return Err(error);
     }
-    committed.map(|()| Swap::Done)
+    Ok(Swap::Unknown(catalog_error(path, error)))
 }
 
 /// Compare and swap of one pointer; false if it was elsewhere.
@@ -229,13 +182,13 @@ mod tests {
     #[tokio::test]
     async fn one_pointer_elsewhere_moves_none() {
         let folder = tempfile::tempdir().unwrap();
-        let db = CatalogDb::open(&folder.path().join("catalog.db")).unwrap();
+        let db = SqliteDb::open(&folder.path().join("catalog.db")).unwrap();
         let born = vec![one("a", None, "a0"), one("b", None, "b0")];
-        assert_eq!(db.swap(born).await.unwrap(), Swap::Done);
+        assert!(matches!(db.swap(born).await.unwrap(), Swap::Done));
         let late = vec![one("a", Some("a0"), "a1"), one("b", Some("bX"), "b1")];
-        assert_eq!(db.swap(late).await.unwrap(), Swap::Conflict);
+        assert!(matches!(db.swap(late).await.unwrap(), Swap::Conflict));
         let twice = vec![one("a", Some("a0"), "a1"), one("b", None, "b1")];
-        assert_eq!(db.swap(twice).await.unwrap(), Swap::Conflict);
+        assert!(matches!(db.swap(twice).await.unwrap(), Swap::Conflict));
         let idents = ["a", "b"].map(|n| table_ident("app", n)).into();
         let found = db.locations(idents).await.unwrap();
         assert_eq!(found, [Some("a0".to_owned()), Some("b0".to_owned())]);
@@ -244,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_commit_is_an_error_and_moves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let db = CatalogDb::open(&folder.path().join("catalog.db")).unwrap();
+        let db = SqliteDb::open(&folder.path().join("catalog.db")).unwrap();
         db.swap(vec![one("a", None, "a0")]).await.unwrap();
         // A deferred constraint is checked by COMMIT, so it is COMMIT that fails.
         let refuse = |connection: &mut Connection| {

@@ -1,0 +1,166 @@
+//! The catalog in a Postgres database: the same tables as in SQLite, so that Iceberg's JDBC catalog
+//! opens it. The row locks of UPDATE make a compare-and-swap of each pointer; READ COMMITTED is
+//! enough, because a row that another SQL transaction moved is looked at again once that has ended
+//! (Postgres manual, Transaction Isolation).
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use iceberg::TableIdent;
+use tokio::sync::Mutex;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Transaction};
+
+use crate::error::{Error, Result};
+use crate::iceberg::table_ident;
+
+use super::{CATALOG_NAME, Move, SCHEMA, Swap};
+
+/// Makes a connection to the catalog's database.
+pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, Result<Client>> + Send + Sync>;
+
+/// The catalog's database, connected when it is needed.
+#[derive(Clone)]
+pub(crate) struct PostgresDb {
+    connect: Connect,
+    client: Arc<Mutex<Option<Client>>>,
+}
+
+impl PostgresDb {
+    /// Connects, and makes the catalog's tables where they are missing.
+    ///
+    /// # Errors
+    /// Those of `connect`; `CATALOG_DENIED` (config), `CATALOG_IO` (transient).
+    pub(crate) async fn open(connect: Connect) -> Result<Self> {
+        let db = Self { connect, client: Arc::default() };
+        let mut client = db.client().await?;
+        let connected = connected(&mut client)?;
+        // Two that make a table at the same moment collide; the later one finds it there then.
+        if connected.batch_execute(SCHEMA).await.is_err() {
+            connected.batch_execute(SCHEMA).await.map_err(catalog_error)?;
+        }
+        drop(client);
+        Ok(db)
+    }
+
+    /// Connects, if the catalog's tables are there.
+    ///
+    /// # Errors
+    /// As [`PostgresDb::open`].
+    pub(crate) async fn existing(connect: Connect) -> Result<Option<Self>> {
+        let db = Self { connect, client: Arc::default() };
+        let mut client = db.client().await?;
+        let sql = "SELECT to_regclass('iceberg_tables') IS NOT NULL";
+        let row = connected(&mut client)?.query_one(sql, &[]).await.map_err(catalog_error)?;
+        drop(client);
+        Ok(row.get::<_, bool>(0).then_some(db))
+    }
+
+    async fn client(&self) -> Result<tokio::sync::MutexGuard<'_, Option<Client>>> {
+        let mut client = self.client.lock().await;
+        if client.as_ref().is_none_or(Client::is_closed) {
+            *client = Some((self.connect)().await?);
+        }
+        Ok(client)
+    }
+
+    pub(super) async fn locations(&self, idents: Vec<TableIdent>) -> Result<Vec<Option<String>>> {
+        let mut client = self.client().await?;
+        let (namespaces, names): (Vec<String>, Vec<String>) =
+            idents.iter().map(|i| (i.namespace().join("."), i.name().to_owned())).unzip();
+        let sql = "SELECT t.metadata_location FROM unnest($2::text[], $3::text[]) \
+                     WITH ORDINALITY AS wanted (namespace, name, place) \
+                   LEFT JOIN iceberg_tables t ON t.catalog_name = $1 \
+                     AND t.table_namespace = wanted.namespace AND t.table_name = wanted.name \
+                   ORDER BY wanted.place";
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+            [&CATALOG_NAME, &namespaces, &names];
+        let rows = connected(&mut client)?.query(sql, &parameters).await.map_err(catalog_error)?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    pub(super) async fn tables(&self) -> Result<Vec<(TableIdent, String)>> {
+        let mut client = self.client().await?;
+        let sql = "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables \
+                   WHERE catalog_name = $1 AND metadata_location IS NOT NULL \
+                     AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL) ORDER BY 1, 2";
+        let rows = connected(&mut client)?.query(sql, &[&CATALOG_NAME]).await;
+        let rows = rows.map_err(catalog_error)?;
+        let table = |row: &tokio_postgres::Row| (table_ident(row.get(0), row.get(1)), row.get(2));
+        Ok(rows.iter().map(table).collect())
+    }
+
+    /// Moves all pointers, or none. Always in the same order, so that two writers cannot wait for
+    /// each other.
+    pub(super) async fn swap(&self, mut moves: Vec<Move>) -> Result<Swap> {
+        moves.sort_by(|a, b| {
+            let key = |m: &Move| (m.ident.namespace().join("."), m.ident.name().to_owned());
+            key(a).cmp(&key(b))
+        });
+        let mut client = self.client().await?;
+        let started = connected(&mut client)?.transaction().await;
+        let transaction = started.map_err(catalog_error)?;
+        for one in &moves {
+            if !swap_one(&transaction, one).await.map_err(catalog_error)? {
+                transaction.rollback().await.map_err(catalog_error)?;
+                return Ok(Swap::Conflict);
+            }
+        }
+        match transaction.commit().await {
+            Ok(()) => Ok(Swap::Done),
+            // The server said no: nothing moved.
+            Err(error) if error.code().is_some() => Err(catalog_error(error)),
+            Err(error) => Ok(Swap::Unknown(catalog_error(error))),
+        }
+    }
+}
+
+fn connected(client: &mut Option<Client>) -> Result<&mut Client> {
+    client.as_mut().ok_or_else(|| Error::transient("CATALOG_IO", "the catalog is not connected"))
+}
+
+/// Compare and swap of one pointer; false if it was elsewhere.
+async fn swap_one(
+    transaction: &Transaction<'_>,
+    one: &Move,
+) -> Result<bool, tokio_postgres::Error> {
+    let (namespace, name) = (one.ident.namespace().join("."), one.ident.name());
+    let Some(old) = &one.old else {
+        let exists = "INSERT INTO iceberg_namespace_properties VALUES ($1, $2, 'exists', 'true') \
+                      ON CONFLICT DO NOTHING";
+        transaction.execute(exists, &[&CATALOG_NAME, &namespace]).await?;
+        let insert = "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, \
+                        metadata_location, previous_metadata_location, iceberg_type) \
+                      VALUES ($1, $2, $3, $4, NULL, 'TABLE') ON CONFLICT DO NOTHING";
+        let born =
+            transaction.execute(insert, &[&CATALOG_NAME, &namespace, &name, &one.new]).await?;
+        return Ok(born == 1);
+    };
+    let update = "UPDATE iceberg_tables \
+                  SET metadata_location = $1, previous_metadata_location = $2 \
+                  WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 \
+                    AND metadata_location = $2";
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+        [&one.new, old, &CATALOG_NAME, &namespace, &name];
+    Ok(transaction.execute(update, &parameters).await? == 1)
+}
+
+fn catalog_error(error: tokio_postgres::Error) -> Error {
+    let made = match error.code() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Error::config("CATALOG_DENIED", "the catalog's database refuses this").with_cure(
+                "GRANT CREATE ON SCHEMA public, or SELECT, INSERT, UPDATE on iceberg_tables and \
+                 iceberg_namespace_properties",
+            )
+        }
+        Some(
+            &SqlState::LOCK_NOT_AVAILABLE
+            | &SqlState::T_R_DEADLOCK_DETECTED
+            | &SqlState::T_R_SERIALIZATION_FAILURE,
+        ) => Error::transient("CATALOG_BUSY", "another SQL transaction holds the catalog")
+            .with_cure("end the program that keeps a SQL transaction open on iceberg_tables"),
+        _ => Error::transient("CATALOG_IO", "the catalog's database did not do it")
+            .with_cure("is it running and reachable? nothing was acknowledged"),
+    };
+    made.with_source(error)
+}

@@ -1,0 +1,183 @@
+//! A REST catalog: Nessie, or any other that speaks the Iceberg REST protocol.
+//!
+//! ```text
+//! fence (ledger's P and uuid) ─► stage all tables ─► POST transactions/commit ─► 204
+//!        ▲                                             │ 409: a table moved
+//!        │                                             │ 5xx, no answer: nobody knows
+//!        └──── pause, reload, stage again ◄────────────┘
+//! ```
+//!
+//! One request holds every table's updates, new tables and the ledger, each with its requirements;
+//! the catalog makes all or none (Iceberg REST spec, `commitTransaction`). Its 204 has no body:
+//! what stands is read back by the next lake commit. After a lost answer nothing is deleted and
+//! nothing is sent blindly again: the ledger says whether the lake commit was made, and a later try
+//! is refused by the ledger's `assert-ref-snapshot-id` if the first one lands after all.
+//!
+//! A catalog may show a table's current iceberg_snapshot only (Nessie does), without its parent and
+//! under another metadata file each time; nothing here looks further back. All that a commit needs
+//! of a table is its metadata as the catalog serves it.
+//!
+//! A catalog that cannot commit several tables at once is refused, unless `allow_torn_commits` is
+//! set: then tables are committed one by one, the ledger last. Each carries the position it is at,
+//! so that after a crash in between nothing is applied twice to any of them.
+
+mod auth;
+mod catalog;
+mod commit;
+mod http;
+pub mod nessie;
+mod settings;
+mod vended;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use iceberg::TableIdent;
+use iceberg::table::Table;
+
+use crate::error::{Error, Result};
+use crate::iceberg::committer::staging::{Outcome, Staging, Tries};
+use crate::iceberg::committer::{Birthplace, Committer, LakeCommit, NewTable, PastCommit};
+use crate::iceberg::ledger::{LedgerRecord, history};
+use crate::iceberg::storage::{LakeStorage, StorageSettings};
+use crate::progress::Lsn;
+
+pub use settings::{Login, RestSettings};
+
+use catalog::Catalog;
+use nessie::Nessie;
+
+/// Commits to a REST catalog.
+pub struct RestCommitter {
+    catalog: Arc<Catalog>,
+    nessie: Option<Arc<Nessie>>,
+    staging: Staging,
+}
+
+impl RestCommitter {
+    /// Asks the catalog for its configuration; makes nothing.
+    ///
+    /// # Errors
+    /// `CATALOG_SETTING`, `CATALOG_NOT_FOUND`, `CATALOG_REF`, `CATALOG_TORN` (config);
+    /// `CATALOG_DOWN`, `CATALOG_AUTH` (transient); `CATALOG_ANSWER` (fatal).
+    pub async fn connect(
+        settings: RestSettings,
+        mut storage: StorageSettings,
+        pipeline_id: &str,
+    ) -> Result<Self> {
+        let catalog = Catalog::connect(settings).await?;
+        storage.from_catalog = catalog.storage_properties();
+        let storage = LakeStorage::of_catalog(storage);
+        let catalog = Arc::new(catalog.with_storage(storage.clone()));
+        let nessie = Nessie::of(&catalog).await?;
+        let mut staging = Staging::new(storage, pipeline_id);
+        staging.is_torn = catalog.is_torn();
+        if nessie.is_some() {
+            // Nessie keeps the current iceberg_snapshot only, and refuses to remove any.
+            staging.ledger_snapshots_max = usize::MAX;
+        }
+        Ok(Self { catalog, nessie: nessie.map(Arc::new), staging })
+    }
+
+    /// The storage that holds the tables' files.
+    pub fn storage(&self) -> &LakeStorage {
+        &self.staging.storage
+    }
+
+    /// The branches, tags and log, where the catalog is a Nessie.
+    pub fn nessie(&self) -> Option<&Arc<Nessie>> {
+        self.nessie.as_ref()
+    }
+
+    /// Whether tables are committed one by one.
+    pub fn is_torn(&self) -> bool {
+        self.staging.is_torn
+    }
+
+    async fn attempt(&self, lake_commit: &LakeCommit) -> Result<Outcome> {
+        match self.try_once(lake_commit).await {
+            // The catalog is in the way, not the lake: the source stays connected meanwhile.
+            Err(error) if matches!(error.code(), "CATALOG_DOWN" | "CATALOG_AUTH") => {
+                Ok(Outcome::Unknown(error, None))
+            }
+            decided => decided,
+        }
+    }
+
+    async fn try_once(&self, lake_commit: &LakeCommit) -> Result<Outcome> {
+        let ledger = self.table(&self.staging.ledger).await?;
+        if self.staging.fence(ledger.as_ref(), lake_commit)? {
+            return Ok(Outcome::Done);
+        }
+        let staged = self.staging.stage(self, ledger, lake_commit).await?;
+        crate::ops::crash_point("manifest_written");
+        // The crate's checks, of which a catalog may have fewer: Nessie takes any sequence number.
+        for one in &staged {
+            one.apply()?;
+        }
+        crate::ops::crash_point("before_catalog_commit");
+        let headers = match &self.nessie {
+            Some(_) => nessie::commit_headers(&lake_commit.ledger)?,
+            None => reqwest::header::HeaderMap::new(),
+        };
+        let outcome = self.catalog.commit(&staged, headers, self.staging.is_torn).await;
+        match &outcome {
+            Ok(Outcome::Done) => {
+                crate::ops::crash_point("after_catalog_commit");
+                self.staging.saw(lake_commit);
+            }
+            Ok(Outcome::Unknown(..)) => self.staging.unsettled(lake_commit),
+            // One by one, what stands before the refused one is made and refers to its files.
+            Ok(Outcome::Moved) | Err(_) if self.staging.is_torn => {}
+            Ok(Outcome::Moved) | Err(_) => self.staging.discard(&staged).await,
+        }
+        outcome
+    }
+}
+
+#[async_trait]
+impl Committer for RestCommitter {
+    async fn commit(&self, lake_commit: &LakeCommit) -> Result<Lsn> {
+        let _one = self.staging.one_at_a_time.lock().await;
+        let mut tries = Tries::begin();
+        while !tries.is_made(Box::pin(self.attempt(lake_commit)).await?).await? {}
+        self.catalog.born(lake_commit).await;
+        Ok(lake_commit.ledger.committed_lsn)
+    }
+
+    async fn position(&self) -> Result<Option<LedgerRecord>> {
+        self.staging.position(self.table(&self.staging.ledger).await?.as_ref())
+    }
+
+    async fn table(&self, ident: &TableIdent) -> Result<Option<Table>> {
+        let Some(loaded) = self.catalog.load(ident).await? else { return Ok(None) };
+        let location = Some(loaded.metadata_location);
+        self.staging.build_table(ident.clone(), location, loaded.metadata).map(Some)
+    }
+
+    async fn tables(&self) -> Result<Vec<TableIdent>> {
+        self.catalog.tables().await
+    }
+
+    async fn birthplace(&self, ident: &TableIdent, new: &NewTable) -> Result<Birthplace> {
+        self.catalog.birthplace(ident, new).await
+    }
+
+    async fn history(&self, most: usize) -> Result<Vec<PastCommit>> {
+        if let Some(nessie) = &self.nessie {
+            let pipeline = self.staging.ledger.name().trim_start_matches("ledger_");
+            return nessie.lake_commits(nessie.reference(), pipeline, most).await;
+        }
+        let ledger = self.table(&self.staging.ledger).await?;
+        Ok(ledger.map(|table| history(&table, most)).unwrap_or_default())
+    }
+}
+
+/// The refusal of a catalog without transactions over several tables.
+fn torn() -> Error {
+    let what = "the catalog cannot commit several tables at once (transactions/commit)";
+    Error::config("CATALOG_TORN", what).with_cure(
+        "use one that can (Nessie does), or accept that readers may see half a source transaction: \
+         lake.allow_torn_commits: true",
+    )
+}
