@@ -9,8 +9,8 @@ use comfy_table::Cell;
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 
-use crate::config::{Config, RawConfig};
-use crate::error::{Error, Result};
+use crate::config::RawConfig;
+use crate::error::Result;
 use crate::iceberg::Table;
 use crate::iceberg::committer::PastCommit;
 use crate::iceberg::lake::Lake;
@@ -85,7 +85,7 @@ impl Status {
     pub(crate) async fn run(self) -> Result<ExitCode> {
         let config = self.place.resolve(RawConfig::default())?;
         let source = super::source(&config)?;
-        let lake = super::existing_lake(&config).await?.ok_or_else(|| no_lake(&config))?;
+        let lake = super::existing_lake(&config).await?.ok_or_else(|| super::no_lake(&config))?;
         let commits = lake.committer.history(self.commits.max(HISTORY_MIN)).await?;
         let mut ledger = lake.committer.position().await?;
         if let Some(ledger) = &mut ledger {
@@ -106,11 +106,6 @@ impl Status {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn no_lake(config: &Config) -> Error {
-    Error::config("NO_LAKE", format!("there is no lake in {}", config.lake))
-        .with_cure("is --into right? `frazil run` makes the lake")
 }
 
 async fn source_state(source: &Source, slot: &str) -> Result<SourceState> {
@@ -149,7 +144,7 @@ async fn tables(lake: &Lake, exact: bool) -> Result<Vec<TableState>> {
         let Some(table) = lake.committer.table(&ident).await? else { continue };
         let mut state = table_state(format!("{namespace}.{}", ident.name()), &table);
         if exact {
-            state.rows = LiveRows::open(&lake.storage, &table).await?.count().await?;
+            state.rows = LiveRows::count(&lake.storage, &table).await?;
         }
         states.push(state);
     }
@@ -336,6 +331,7 @@ fn slot_line(source: &SourceState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     fn source(active: bool, flush_lag_s: Option<f64>) -> SourceState {
         let slot = SlotState {

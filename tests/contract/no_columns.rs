@@ -27,7 +27,7 @@ async fn count(relation: &Relation, columns: &[ArrayRef], rows: usize) -> u64 {
     let born = TableChange { ident: app("t"), create: Some(new), delta };
     lake.commit(None, 10, vec![born]).await.unwrap();
     let table = lake.table(&app("t")).await;
-    LiveRows::open(&lake.storage, &table).await.unwrap().count().await.unwrap()
+    LiveRows::count(&lake.storage, &table).await.unwrap()
 }
 
 #[tokio::test]

@@ -135,25 +135,14 @@ impl Staging {
         }
     }
 
-    /// A table of the crate's, without location if it is not in the catalog yet.
+    /// As [`build_table`], with this storage.
     pub(super) fn build_table(
         &self,
         ident: TableIdent,
         location: Option<String>,
         metadata: TableMetadata,
     ) -> Result<Table> {
-        let runtime = Runtime::try_current().map_err(|e| lake_error("no runtime", e))?;
-        let builder = Table::builder()
-            .file_io(self.storage.file_io())
-            .identifier(ident)
-            .metadata(Arc::new(metadata))
-            .runtime(runtime)
-            .disable_cache();
-        let builder = match location {
-            Some(location) => builder.metadata_location(location),
-            None => builder,
-        };
-        builder.build().map_err(|e| lake_error("a table could not be made", e))
+        build_table(&self.storage, ident, location, metadata)
     }
 
     /// The ledger's record. Who asks goes on from here, like a process that starts: what others did
@@ -364,6 +353,27 @@ impl Staging {
         }
         Ok(())
     }
+}
+
+/// A table of the crate's, without location if it is not in the catalog yet.
+pub(super) fn build_table(
+    storage: &LakeStorage,
+    ident: TableIdent,
+    location: Option<String>,
+    metadata: TableMetadata,
+) -> Result<Table> {
+    let runtime = Runtime::try_current().map_err(|e| lake_error("no runtime", e))?;
+    let builder = Table::builder()
+        .file_io(storage.file_io())
+        .identifier(ident)
+        .metadata(Arc::new(metadata))
+        .runtime(runtime)
+        .disable_cache();
+    let builder = match location {
+        Some(location) => builder.metadata_location(location),
+        None => builder,
+    };
+    builder.build().map_err(|e| lake_error("a table could not be made", e))
 }
 
 /// A table that a lake commit changes.

@@ -27,12 +27,13 @@ const TRANSACTIONS: &str = "POST /v1/{prefix}/transactions/commit";
 pub(super) struct Catalog {
     pub(super) http: Http,
     pub(super) settings: RestSettings,
+    uri: String,
     /// `<uri>/v1/<prefix>`.
     base: String,
     /// Defaults, then overrides.
     pub(super) properties: HashMap<String, String>,
     pub(super) is_torn: bool,
-    storage: LakeStorage,
+    pub(super) storage: LakeStorage,
     /// Sent when a table is loaded.
     delegation: HeaderMap,
     /// Places that were promised to tables that are not there yet.
@@ -109,6 +110,7 @@ impl Catalog {
         Ok(Self {
             http,
             settings,
+            uri,
             base,
             properties,
             is_torn,
@@ -140,14 +142,26 @@ impl Catalog {
         format!("{}/{path}", self.base)
     }
 
-    fn table_url(&self, ident: &TableIdent) -> String {
-        let namespace = namespace_path(ident.namespace());
-        self.url(&format!("namespaces/{namespace}/tables/{}", segment(ident.name())))
-    }
-
     /// `loadTable`, with the current iceberg_snapshot and what refers to it only.
     pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<Loaded>> {
-        let url = format!("{}?snapshots=refs", self.table_url(ident));
+        self.load_from(&self.base, ident).await
+    }
+
+    /// As [`Catalog::load`], in the state of another branch, tag or commit (Nessie): a prefix of
+    /// its own.
+    pub(super) async fn load_at(&self, at: &str, ident: &TableIdent) -> Result<Option<Loaded>> {
+        let prefix = self.properties.get("prefix").map_or("", String::as_str);
+        let prefix = match prefix.split_once('|') {
+            Some((_, warehouse)) => format!("{at}|{warehouse}"),
+            None => at.to_owned(),
+        };
+        let base = format!("{}/v1/{}", self.uri, prefix_path(&prefix, true));
+        self.load_from(&base, ident).await
+    }
+
+    async fn load_from(&self, base: &str, ident: &TableIdent) -> Result<Option<Loaded>> {
+        let table = table_url(base, ident);
+        let url = format!("{table}?snapshots=refs");
         let answer = self.http.get(&url, &self.delegation).await;
         let Some(answer) = answer.map_err(|e| e.with_table(ident))? else { return Ok(None) };
         let loaded: Loaded = serde_json::from_value(answer).map_err(|e| {
@@ -155,7 +169,7 @@ impl Catalog {
                 .with_table(ident)
                 .with_source(e)
         })?;
-        self.take_keys(ident, loaded.metadata.location(), &loaded.access)?;
+        self.take_keys(table, loaded.metadata.location(), &loaded.access)?;
         Ok(Some(loaded))
     }
 
@@ -222,7 +236,7 @@ impl Catalog {
         })?;
         let StagedMetadata { table_uuid: uuid, location } = staged.metadata;
         let place = Birthplace { location: location.trim_end_matches('/').to_owned(), uuid };
-        self.take_keys(ident, &place.location, &staged.access)?;
+        self.take_keys(table_url(&self.base, ident), &place.location, &staged.access)?;
         promised.insert(ident.clone(), place.clone());
         Ok(place)
     }
@@ -257,14 +271,14 @@ impl Catalog {
     }
 
     /// Hands the keys that came with a table to the storage.
-    fn take_keys(&self, ident: &TableIdent, location: &str, access: &vended::Access) -> Result<()> {
+    fn take_keys(&self, table_url: String, location: &str, access: &vended::Access) -> Result<()> {
         if self.settings.vended_credentials == Some(false) || self.storage.has_vended(location) {
             return Ok(());
         }
         let Some(keys) = access.keys(location) else { return Ok(()) };
         let refresh = vended::refresh(
             self.settings.clone(),
-            self.table_url(ident),
+            table_url,
             (location.to_owned(), self.delegation.clone()),
         );
         self.storage.vend(location, keys, refresh)
@@ -280,6 +294,11 @@ fn delegation(settings: &RestSettings) -> HeaderMap {
         headers.insert(name, HeaderValue::from_static("vended-credentials"));
     }
     headers
+}
+
+fn table_url(base: &str, ident: &TableIdent) -> String {
+    let namespace = namespace_path(ident.namespace());
+    format!("{base}/namespaces/{namespace}/tables/{}", segment(ident.name()))
 }
 
 /// Levels of a namespace are separated by the unit separator (Iceberg REST spec).

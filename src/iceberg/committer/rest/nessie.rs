@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use iceberg::TableIdent;
+use iceberg::table::Table;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::iceberg::committer::PastCommit;
+use crate::iceberg::committer::staging::build_table;
 use crate::iceberg::ledger::{LedgerRecord, PIPELINE_KEY, ROWS_KEY};
 
 use super::catalog::Catalog;
@@ -103,7 +106,15 @@ impl Nessie {
         let reference = catalog.settings.reference.clone();
         let reference = reference.unwrap_or_else(|| standard.to_owned());
         let nessie = Self { catalog: Arc::clone(catalog), api, reference };
-        match nessie.find(&nessie.reference).await? {
+        let mut found = nessie.find(&nessie.reference).await?;
+        if let (None, Some(from)) = (&found, &catalog.settings.branch_from) {
+            let from =
+                nessie.find(from).await?.ok_or_else(|| bad_reference(from, "does not exist"))?;
+            nessie.make(ReferenceKind::Branch, &nessie.reference, &from).await?;
+            tracing::info!(branch = nessie.reference, from = from.name, "the branch is made");
+            found = nessie.find(&nessie.reference).await?;
+        }
+        match found {
             Some(found) if found.kind == ReferenceKind::Branch => Ok(Some(nessie)),
             Some(_) => {
                 Err(bad_reference(&nessie.reference, "is a tag: nothing can be written there"))
@@ -314,6 +325,17 @@ impl Nessie {
             _ => error,
         })?;
         Ok(answer.json()?.get("wasApplied") == Some(&Value::Bool(true)))
+    }
+
+    /// A table as it stands at a commit.
+    ///
+    /// # Errors
+    /// `CATALOG_DOWN` (transient).
+    pub async fn table_at(&self, at: &Reference, ident: &TableIdent) -> Result<Option<Table>> {
+        let reference = format!("{}@{}", at.name, at.hash);
+        let Some(loaded) = self.catalog.load_at(&reference, ident).await? else { return Ok(None) };
+        let location = Some(loaded.metadata_location);
+        build_table(&self.catalog.storage, ident.clone(), location, loaded.metadata).map(Some)
     }
 
     /// The tables that differ between two states, each a branch, tag or `name@hash`.
