@@ -235,7 +235,8 @@ impl Catalog {
                 .with_source(e)
         })?;
         let StagedMetadata { table_uuid: uuid, location } = staged.metadata;
-        let place = Birthplace { location: location.trim_end_matches('/').to_owned(), uuid };
+        let location = location.trim_end_matches('/').to_owned();
+        let place = Birthplace { location, uuid, renumbers_first_schema: true };
         self.take_keys(table_url(&self.base, ident), &place.location, &staged.access)?;
         promised.insert(ident.clone(), place.clone());
         Ok(place)
