@@ -178,7 +178,8 @@ EQ = [
 
 EVOLVED_STEPS = [
     """
-    CREATE TABLE lab.evolved (id int8 PRIMARY KEY, a text, b numeric(12,2), c int4, gone text);
+    CREATE TABLE lab.evolved (id int8 PRIMARY KEY, early text, a text, b numeric(12,2), c int4, gone text);
+    ALTER TABLE lab.evolved DROP COLUMN early;
     INSERT INTO lab.evolved SELECT g, 'a' || g, g * 1.5, g % 5, 'gone ' || g FROM generate_series(1, 60) g;
     """,
     """
@@ -311,7 +312,8 @@ KEYED_STEPS = [
     CREATE TABLE lab.text_key (id text PRIMARY KEY, n int8);
     INSERT INTO lab.text_key SELECT repeat(chr(33 + (g % 90)::int), 20) || chr(160 + g::int) || g, g
         FROM generate_series(1, 200) g;
-    INSERT INTO lab.text_key VALUES ('', 1000), (repeat('🧊', 30), 1001), (repeat(chr(1114111), 30), 1002);
+    INSERT INTO lab.text_key VALUES ('', 1000), (repeat('🧊', 30), 1001), (repeat(chr(1114111), 30), 1002),
+        (repeat('～', 30), 1003), (repeat('~', 30), 1004);
     CREATE TABLE lab.bytea_key (id bytea PRIMARY KEY, n int8);
     INSERT INTO lab.bytea_key SELECT decode(md5(g::text) || md5(g::text), 'hex'), g FROM generate_series(1, 200) g;
     INSERT INTO lab.bytea_key VALUES ('', 1000), (decode(repeat('ff', 40), 'hex'), 1001);
@@ -408,7 +410,7 @@ FIXTURES = [
     Fixture("date key", "date_key", "", keyed("date")),
     Fixture("time key", "time_key", "", keyed("timestamptz")),
     Fixture("numeric key", "numeric_key", "", keyed("numeric")),
-    Fixture("text key", "text_key", "", keyed("text")),
+    Fixture("text key", "text_key", "", keyed("text") + [count(f"id = '{30 * c}'") for c in "🧊～~"] + [count("id > 'ü'")]),
     Fixture("bytea key", "bytea_key", "", keyed("bytea")),
     Fixture("bool key", "bool_key", "", keyed("bool")),
     Fixture("appended, earlier", "appended", "time travel to the state after the second step", APPENDED, True),
