@@ -73,7 +73,7 @@ class Frazil:
         command += ["--tables", f"{fixtures.NAMESPACE}.*"]
         with open(log, "ab") as out:
             ended = subprocess.run(
-                list(map(str, command)), stdout=out, stderr=out, env={**os.environ, **environment}
+                dies_with_us(*command), stdout=out, stderr=out, env={**os.environ, **environment}
             )
         if ended.returncode != 0:
             tail = pathlib.Path(log).read_text(errors="replace").splitlines()[-15:]
@@ -83,7 +83,7 @@ class Frazil:
 class Folder:
     """The SQL catalog in SQLite, files in a folder."""
 
-    name, title = "folder", "SQL (SQLite), folder"
+    name, title = "folder", "SQL catalog in a folder (SQLite)"
 
     def __init__(self, work):
         self.folder = work / "folder"
@@ -124,7 +124,7 @@ class Folder:
 class PostgresCatalog:
     """The SQL catalog in Postgres, files in S3."""
 
-    name, title = "postgres", "SQL (Postgres), S3"
+    name, title = "postgres", "SQL catalog in Postgres, files in S3"
 
     def __init__(self, work, s3, postgres):
         self.s3, self.postgres, self.database = s3, postgres, "catalog"
@@ -165,14 +165,14 @@ class PostgresCatalog:
 class Nessie:
     """Nessie's Iceberg REST, files in S3."""
 
-    name, title = "nessie", "Nessie, S3"
+    name = "nessie"
 
     def __init__(self, work, s3):
         self.s3, port, management = s3, free_port(), free_port()
         self.url = f"http://127.0.0.1:{port}"
         jar = script("nessie-jar")
         # nessie-quarkus-0.99.0-runner.jar
-        self.version = pathlib.Path(jar).name.split("-")[2]
+        self.title = f"Nessie {pathlib.Path(jar).name.split('-')[2]}, files in S3"
         properties = {
             "quarkus.http.host": "127.0.0.1",
             "quarkus.http.port": port,

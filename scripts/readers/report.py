@@ -93,19 +93,22 @@ class Report:
     lakes: list
 
     def markdown(self):
-        names = [fixture.name for fixture in fixtures.FIXTURES]
-        notes, text = [], [f"| reader | catalog | {' | '.join(names)} |"]
-        text.append("|---" * (len(names) + 2) + "|")
-        for line in self.lines:
-            cells = " | ".join(self.shown(line.cells[name], notes) for name in names)
-            text.append(f"| {line.version} | {line.title} | {cells} |")
-        text += ["", *(f"[^{at}]: {note}" for at, note in enumerate(notes, 1))]
-        today = datetime.date.today().isoformat()
-        nessie = next((f", Nessie {lake.version}" for lake in self.lakes if lake.name == "nessie"), "")
-        text.append("")
-        text.append(f"Made on {today} with frazil {self.frazil}, PostgreSQL {self.postgres}{nessie}.")
+        """One table a catalog: a row a fixture, a column a reader."""
+        notes, text = [], []
+        for lake in self.lakes:
+            lines = [line for line in self.lines if line.title == lake.title]
+            text += [f"### {lake.title}", "", f"| | {' | '.join(line.version for line in lines)} |"]
+            text.append("|---" * (len(lines) + 1) + "|")
+            for fixture in fixtures.FIXTURES:
+                cells = " | ".join(self.shown(line.cells[fixture.name], notes) for line in lines)
+                text.append(f"| {fixture.what} | {cells} |")
+            text.append("")
+        text += [*(f"[^{at}]: {note}" for at, note in enumerate(notes, 1)), ""]
         queries = sum(len(fixture.queries) for fixture in fixtures.FIXTURES)
-        text.append(f"Each line is {queries} queries, each answer compared with Postgres's.")
+        text.append(
+            f"Made on {datetime.date.today().isoformat()} with frazil {self.frazil} and PostgreSQL "
+            f"{self.postgres}. Each column is the answers to {queries} queries, compared with Postgres's."
+        )
         return "\n".join(text)
 
     @staticmethod

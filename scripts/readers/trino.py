@@ -20,6 +20,7 @@ from machine import (
 )
 
 VERSION = "476"
+NODE_TRIES = 30
 # The SQLite driver is not part of Trino; it is put beside the plugin, as an administrator would.
 SQLITE_DRIVER = "org.xerial:sqlite-jdbc:3.50.3.0"
 JVM = [
@@ -130,12 +131,22 @@ class Trino:
     def is_up(self):
         try:
             with urllib.request.urlopen(f"{self.url}/v1/info", timeout=3) as response:
-                # It says that it has started before it knows itself as a node.
-                return not json.load(response)["starting"] and self.rows("SELECT 1") == [[1]]
-        except (OSError, urllib.error.URLError, Failure):
+                return not json.load(response)["starting"]
+        except (OSError, urllib.error.URLError):
             return False
 
     def rows(self, sql):
+        for _ in range(NODE_TRIES):
+            try:
+                return self.rows_now(sql)
+            except Failure as failure:
+                # A server that says it has started may still not know itself as a node.
+                if "NO_NODES_AVAILABLE" not in str(failure):
+                    raise
+                time.sleep(1)
+        return self.rows_now(sql)
+
+    def rows_now(self, sql):
         headers = {
             "X-Trino-User": "matrix",
             "X-Trino-Time-Zone": "UTC",
