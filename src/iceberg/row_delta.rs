@@ -110,11 +110,11 @@ impl RowDelta {
     ) -> Result<Staged> {
         check_writable(table)?;
         let metadata = table.metadata();
+        let mut updates = self.table_updates();
         let schema = match &self.schema {
             Some(schema) => with_next_id(metadata, schema)?,
             None => metadata.current_schema().clone(),
         };
-        let mut updates = self.table_updates(metadata, &schema);
         let snapshot_id = new_snapshot_id(metadata);
         let mut sink = ManifestSink::new(table, schema.clone(), snapshot_id);
 
@@ -169,15 +169,11 @@ impl RowDelta {
         Ok((list, summary, sequence_number))
     }
 
-    /// A schema is added under an id of its own, and one that the table has had is not added again:
-    /// Nessie refuses an id that is taken.
-    fn table_updates(&self, metadata: &TableMetadata, schema: &Schema) -> Vec<TableUpdate> {
+    fn table_updates(&self) -> Vec<TableUpdate> {
         let mut updates = Vec::new();
-        if self.schema.is_some() {
-            if metadata.schema_by_id(schema.schema_id()).is_none() {
-                updates.push(TableUpdate::AddSchema { schema: schema.clone() });
-            }
-            updates.push(TableUpdate::SetCurrentSchema { schema_id: schema.schema_id() });
+        if let Some(schema) = &self.schema {
+            updates.push(TableUpdate::AddSchema { schema: schema.clone() });
+            updates.push(TableUpdate::SetCurrentSchema { schema_id: -1 });
         }
         if !self.properties.is_empty() {
             updates.push(TableUpdate::SetProperties { updates: self.properties.clone() });

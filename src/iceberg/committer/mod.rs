@@ -50,7 +50,6 @@ impl NewTable {
     pub(crate) fn metadata(&self, place: &Birthplace) -> Result<TableMetadata> {
         let mut properties = HashMap::from(TABLE_PROPERTIES.map(|(k, v)| (k.into(), v.into())));
         properties.extend(self.properties.clone());
-        let (schemas, current) = self.schemas(place)?;
         let json = serde_json::json!({
             "format-version": 2,
             "table-uuid": place.uuid,
@@ -58,8 +57,9 @@ impl NewTable {
             "last-sequence-number": 0,
             "last-updated-ms": 0,
             "last-column-id": self.schema.highest_field_id(),
-            "schemas": schemas,
-            "current-schema-id": current,
+            "schemas": [self.schema.clone().into_builder().with_schema_id(0).build()
+                .map_err(|e| lake_error("a schema", e))?],
+            "current-schema-id": 0,
             "partition-specs": [{ "spec-id": 0, "fields": [] }],
             "default-spec-id": 0,
             "last-partition-id": 999,
@@ -70,16 +70,6 @@ impl NewTable {
         serde_json::from_value(json).map_err(|e| {
             Error::fatal("LAKE_METADATA", "a new table could not be described").with_source(e)
         })
-    }
-
-    /// The schemas that a new table begins with, and the id of the one that counts: an empty one
-    /// stands before ours where the catalog gives new field ids to a table's first schema.
-    fn schemas(&self, place: &Birthplace) -> Result<(Vec<Schema>, i32)> {
-        let current = i32::from(place.renumbers_first_schema);
-        let ours = self.schema.clone().into_builder().with_schema_id(current).build();
-        let empty = place.renumbers_first_schema.then(|| Schema::builder().build());
-        let schemas: iceberg::Result<Vec<Schema>> = empty.into_iter().chain([ours]).collect();
-        Ok((schemas.map_err(|e| lake_error("a schema", e))?, current))
     }
 }
 
@@ -101,15 +91,12 @@ pub struct Birthplace {
     pub location: String,
     /// Its uuid.
     pub uuid: Uuid,
-    /// The catalog gives new field ids to the first schema of a new table, as Nessie does. Our files
-    /// have the ids of the source's columns, so the first schema must not be the one that counts.
-    pub renumbers_first_schema: bool,
 }
 
 impl Birthplace {
     /// A place for a new table at `location`.
     pub fn fresh(location: String) -> Self {
-        Self { location, uuid: Uuid::new_v4(), renumbers_first_schema: false }
+        Self { location, uuid: Uuid::new_v4() }
     }
 }
 

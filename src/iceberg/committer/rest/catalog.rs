@@ -235,8 +235,7 @@ impl Catalog {
                 .with_source(e)
         })?;
         let StagedMetadata { table_uuid: uuid, location } = staged.metadata;
-        let location = location.trim_end_matches('/').to_owned();
-        let place = Birthplace { location, uuid, renumbers_first_schema: true };
+        let place = Birthplace { location: location.trim_end_matches('/').to_owned(), uuid };
         self.take_keys(table_url(&self.base, ident), &place.location, &staged.access)?;
         promised.insert(ident.clone(), place.clone());
         Ok(place)
