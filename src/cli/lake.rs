@@ -153,16 +153,21 @@ async fn log(lake: &Lake, of: Option<&str>, most: usize) -> Result<(String, Valu
     for past in &commits {
         let record = &past.record;
         shown.add_row([
-            Cell::new(time(past)),
+            Cell::new(to_the_second(&time(past))),
             Cell::new(past.hash.as_deref().map_or("", short)),
             Cell::new(record.committed_lsn),
-            Cell::new(record.source_commit_time.as_deref().unwrap_or_default()),
+            Cell::new(record.source_commit_time.as_deref().map_or(String::new(), to_the_second)),
             number(HumanCount(record.source_transactions)),
             number(HumanCount(record.rows.values().sum())),
             number(record.rows.len()),
         ]);
     }
     Ok((shown.to_string(), commits.iter().map(as_json).collect()))
+}
+
+/// `2026-11-25T10:00:00Z` of an RFC 3339 time in UTC.
+fn to_the_second(time: &str) -> String {
+    format!("{}Z", time.get(..19).unwrap_or(time))
 }
 
 fn time(past: &PastCommit) -> String {
@@ -249,7 +254,7 @@ async fn at(lake: &Lake, when: &When) -> Result<(String, Value)> {
 pub(super) async fn snapshots_at(lake: &Lake, position: Lsn) -> Result<Vec<(String, i64)>> {
     let mut found = Vec::new();
     for ident in lake.committer.tables().await? {
-        let Some(table) = lake.committer.table(&ident).await? else { continue };
+        let Some(table) = lake.committer.whole_table(&ident).await? else { continue };
         let at = |s: &iceberg::spec::SnapshotRef| {
             let text = s.summary().additional_properties.get(POSITION_KEY)?;
             text.parse::<Lsn>().ok().filter(|at| *at <= position)

@@ -9,7 +9,7 @@ use comfy_table::Cell;
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 
-use crate::config::RawConfig;
+use crate::config::{Config, RawConfig};
 use crate::error::Result;
 use crate::iceberg::Table;
 use crate::iceberg::committer::PastCommit;
@@ -53,6 +53,8 @@ struct Report {
     source: Result<SourceState>,
     tables: Vec<TableState>,
     exact: bool,
+    /// The branch that readers see, and the position it holds.
+    published: Option<(String, Option<Lsn>)>,
     /// Newest first.
     commits: Vec<PastCommit>,
 }
@@ -98,6 +100,7 @@ impl Status {
             source: source_state(&source, &config.settings.slot).await,
             tables: tables(&lake, self.exact).await?,
             exact: self.exact,
+            published: published(&config, &lake).await?,
             commits: commits.into_iter().take(self.commits).collect(),
         };
         match self.output {
@@ -106,6 +109,13 @@ impl Status {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+async fn published(config: &Config, lake: &Lake) -> Result<Option<(String, Option<Lsn>)>> {
+    let (Some(publish), Some(nessie)) = (&config.publish, &lake.nessie) else { return Ok(None) };
+    let newest = nessie.lake_commits(&publish.into, &lake.pipeline_id, 1).await?;
+    let position = newest.first().map(|past| past.record.committed_lsn);
+    Ok(Some((publish.into.clone(), position)))
 }
 
 async fn source_state(source: &Source, slot: &str) -> Result<SourceState> {
@@ -212,6 +222,10 @@ impl Report {
             )),
             None => lines.push("position    none yet: the initial snapshot is not done".to_owned()),
         }
+        if let Some((branch, position)) = &self.published {
+            let position = position.map_or("nothing yet".to_owned(), |at| at.to_string());
+            lines.push(format!("published   {position} on branch {branch}"));
+        }
         match &self.source {
             Err(error) => lines.push(format!("source      not reached: {error}")),
             Ok(source) => {
@@ -278,6 +292,10 @@ impl Report {
         json!({
             "position": ledger.map(|l| l.committed_lsn),
             "state": ledger.map(|l| state_name(l.state)),
+            "published": self.published.as_ref().map(|(branch, position)| json!({
+                "branch": branch,
+                "position": position,
+            })),
             "source_commit_time": ledger.and_then(|l| l.source_commit_time.clone()),
             "source_reached": source.is_some(),
             "source_error": self.source.as_ref().err().map(ToString::to_string),
@@ -375,10 +393,12 @@ mod tests {
             source: Err(Error::transient("CONNECTION", "refused")),
             tables: Vec::new(),
             exact: false,
+            published: Some(("main".to_owned(), Some(Lsn(64)))),
             commits: vec![PastCommit { time_ms: 0, record: ledger(), hash: None }],
         };
         let text = report.as_text(0);
         assert!(text.contains("position    0/64 (streaming)"), "{text}");
+        assert!(text.contains("published   0/40 on branch main"), "{text}");
         assert!(text.contains("source      not reached: CONNECTION: refused"), "{text}");
         let json = report.as_json(0);
         assert_eq!(json["position"], "0/64");

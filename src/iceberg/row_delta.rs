@@ -110,11 +110,14 @@ impl RowDelta {
     ) -> Result<Staged> {
         check_writable(table)?;
         let metadata = table.metadata();
-        let mut updates = self.table_updates();
         let schema = match &self.schema {
             Some(schema) => with_next_id(metadata, schema)?,
             None => metadata.current_schema().clone(),
         };
+        let mut updates = schema_updates(metadata, &schema);
+        if !self.properties.is_empty() {
+            updates.push(TableUpdate::SetProperties { updates: self.properties.clone() });
+        }
         let snapshot_id = new_snapshot_id(metadata);
         let mut sink = ManifestSink::new(table, schema.clone(), snapshot_id);
 
@@ -167,18 +170,6 @@ impl RowDelta {
         manifests.extend(kept);
         let list = sink.list(manifests, sequence_number).await?;
         Ok((list, summary, sequence_number))
-    }
-
-    fn table_updates(&self) -> Vec<TableUpdate> {
-        let mut updates = Vec::new();
-        if let Some(schema) = &self.schema {
-            updates.push(TableUpdate::AddSchema { schema: schema.clone() });
-            updates.push(TableUpdate::SetCurrentSchema { schema_id: -1 });
-        }
-        if !self.properties.is_empty() {
-            updates.push(TableUpdate::SetProperties { updates: self.properties.clone() });
-        }
-        updates
     }
 
     fn requirements(&self, table: &Table) -> Vec<TableRequirement> {
@@ -310,19 +301,36 @@ fn check_writable(table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// The schema of the table that says the same, if there is one.
+fn equal_schema<'a>(metadata: &'a TableMetadata, schema: &Schema) -> Option<&'a SchemaRef> {
+    let identifiers = |schema: &Schema| schema.identifier_field_ids().collect::<HashSet<_>>();
+    metadata.schemas_iter().find(|known| {
+        known.as_struct() == schema.as_struct() && identifiers(known) == identifiers(schema)
+    })
+}
+
 /// `schema` under the id that the table's metadata will give it: an equal schema's, or a new one.
 fn with_next_id(metadata: &TableMetadata, schema: &Schema) -> Result<SchemaRef> {
-    let same = |known: &&SchemaRef| {
-        known.as_struct() == schema.as_struct()
-            && known.identifier_field_ids().collect::<HashSet<_>>()
-                == schema.identifier_field_ids().collect::<HashSet<_>>()
-    };
-    if let Some(known) = metadata.schemas_iter().find(same) {
+    if let Some(known) = equal_schema(metadata, schema) {
         return Ok(known.clone());
     }
     let id = metadata.schemas_iter().map(|s| s.schema_id() + 1).max().unwrap_or(0);
     let schema = schema.clone().into_builder().with_schema_id(id).build();
     schema.map(Arc::new).map_err(|e| lake_error("the lake's schema", e))
+}
+
+/// The updates that make `schema` the current one. It goes under its own id: Nessie refuses one that
+/// is taken, also by the same schema, where the crate looks for a free one.
+fn schema_updates(metadata: &TableMetadata, schema: &SchemaRef) -> Vec<TableUpdate> {
+    let schema_id = schema.schema_id();
+    if schema_id == metadata.current_schema_id() {
+        return Vec::new();
+    }
+    let set_current = TableUpdate::SetCurrentSchema { schema_id };
+    match metadata.schema_by_id(schema_id) {
+        Some(_) => vec![set_current],
+        None => vec![TableUpdate::AddSchema { schema: schema.as_ref().clone() }, set_current],
+    }
 }
 
 fn build(

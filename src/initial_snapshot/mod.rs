@@ -22,7 +22,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::{InitialSnapshot, Settings};
 use crate::error::{Error, Result};
-use crate::iceberg::committer::{LakeCommit, NewTable, TableChange};
+use crate::iceberg::committer::{LakeCommit, NewTable, TableChange, is_half_born};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{PIPELINE_KEY, PipelineState};
 use crate::iceberg::row_delta::{RowDelta, SegmentFiles};
@@ -217,11 +217,8 @@ async fn refuse_existing(lake: &Lake, tables: &[SourceTable]) -> Result<()> {
     for table in tables {
         let ident = table_ident(&table.relation.namespace, &table.relation.name);
         let found = lake.committer.table(&ident).await?;
-        // Where tables are committed one by one, a first lake commit of ours may have broken off.
-        let is_ours = |found: &Table| {
-            let pipeline = found.metadata().properties().get(PIPELINE_KEY);
-            lake.is_torn && pipeline == Some(&lake.pipeline_id)
-        };
+        // A first lake commit of ours may have broken off.
+        let is_ours = |found: &Table| is_half_born(found, &lake.pipeline_id, lake.is_torn);
         if found.is_some_and(|found| !is_ours(&found)) {
             let message = "the lake has this table already, and not from this slot";
             return Err(Error::table("TABLE_EXISTS", table.relation.display(), message).with_cure(

@@ -6,12 +6,13 @@ pub mod sql;
 mod staging;
 
 pub use catalog_db::{CATALOG_NAME, Connect};
+pub(crate) use staging::is_half_born;
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
 use iceberg::TableIdent;
-use iceberg::spec::{Schema, TableMetadata};
+use iceberg::spec::{Schema, SchemaBuilder, TableMetadata};
 use iceberg::table::Table;
 use uuid::Uuid;
 
@@ -50,6 +51,16 @@ impl NewTable {
     pub(crate) fn metadata(&self, place: &Birthplace) -> Result<TableMetadata> {
         let mut properties = HashMap::from(TABLE_PROPERTIES.map(|(k, v)| (k.into(), v.into())));
         properties.extend(self.properties.clone());
+        let with_id = |builder: SchemaBuilder, id| {
+            builder.with_schema_id(id).build().map_err(|e| lake_error("a schema", e))
+        };
+        let mut schemas = vec![with_id(self.schema.clone().into_builder(), 0)?];
+        if place.renumbers && !self.schema.as_struct().fields().is_empty() {
+            schemas = vec![
+                with_id(Schema::builder(), 0)?,
+                with_id(self.schema.clone().into_builder(), 1)?,
+            ];
+        }
         let json = serde_json::json!({
             "format-version": 2,
             "table-uuid": place.uuid,
@@ -57,9 +68,8 @@ impl NewTable {
             "last-sequence-number": 0,
             "last-updated-ms": 0,
             "last-column-id": self.schema.highest_field_id(),
-            "schemas": [self.schema.clone().into_builder().with_schema_id(0).build()
-                .map_err(|e| lake_error("a schema", e))?],
-            "current-schema-id": 0,
+            "schemas": schemas,
+            "current-schema-id": schemas.len() - 1,
             "partition-specs": [{ "spec-id": 0, "fields": [] }],
             "default-spec-id": 0,
             "last-partition-id": 999,
@@ -91,12 +101,15 @@ pub struct Birthplace {
     pub location: String,
     /// Its uuid.
     pub uuid: Uuid,
+    /// Whether the catalog gives the columns of a table's very first schema other ids than they
+    /// have in its files, so that it is given one without columns first (Nessie does).
+    pub renumbers: bool,
 }
 
 impl Birthplace {
     /// A place for a new table at `location`.
     pub fn fresh(location: String) -> Self {
-        Self { location, uuid: Uuid::new_v4() }
+        Self { location, uuid: Uuid::new_v4(), renumbers: false }
     }
 }
 
@@ -165,6 +178,13 @@ pub trait Committer: Send + Sync {
     /// # Errors
     /// `LAKE_IO`, `CATALOG_BUSY` (transient).
     async fn table(&self, ident: &TableIdent) -> Result<Option<Table>>;
+
+    /// As [`Committer::table`], with all iceberg_snapshots that the catalog remembers;
+    /// [`Committer::table`] may have the current one only.
+    ///
+    /// # Errors
+    /// As [`Committer::table`].
+    async fn whole_table(&self, ident: &TableIdent) -> Result<Option<Table>>;
 
     /// All tables of the catalog, the ledger included.
     ///

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::iceberg::committer::{Birthplace, LakeCommit, NewTable};
+use crate::iceberg::ledger::PIPELINE_KEY;
+use crate::iceberg::row_delta::Staged;
 use crate::iceberg::storage::LakeStorage;
 
 use super::http::{Http, segment};
@@ -127,6 +129,12 @@ impl Catalog {
         self
     }
 
+    /// Whether it is a Nessie, by its own words or ours.
+    pub(super) fn is_nessie(&self) -> bool {
+        let says = self.properties.get("nessie.is-nessie-catalog");
+        self.settings.is_nessie || says.is_some_and(|says| says == "true")
+    }
+
     pub(super) fn is_torn(&self) -> bool {
         self.is_torn
     }
@@ -142,9 +150,26 @@ impl Catalog {
         format!("{}/{path}", self.base)
     }
 
+    /// A table that no path can name, or that Nessie would look for elsewhere.
+    fn check_name(&self, ident: &TableIdent) -> Result<()> {
+        let mut parts = ident.namespace().as_ref().iter().chain([&ident.name]);
+        let is_no_segment = parts.any(|part| matches!(part.as_str(), "." | ".."));
+        if is_no_segment || (self.is_nessie() && !nessie_takes(ident.name())) {
+            let what = "the catalog can't have a table of this name";
+            return Err(Error::table("TABLE_NAME", ident, what)
+                .with_cure("rename it, or leave it out: --tables '!schema.table'"));
+        }
+        Ok(())
+    }
+
     /// `loadTable`, with the current iceberg_snapshot and what refers to it only.
     pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<Loaded>> {
-        self.load_from(&self.base, ident).await
+        self.load_from(&self.base, ident, "refs").await
+    }
+
+    /// As [`Catalog::load`], with all iceberg_snapshots that the catalog remembers.
+    pub(super) async fn load_whole(&self, ident: &TableIdent) -> Result<Option<Loaded>> {
+        self.load_from(&self.base, ident, "all").await
     }
 
     /// As [`Catalog::load`], in the state of another branch, tag or commit (Nessie): a prefix of
@@ -156,14 +181,21 @@ impl Catalog {
             None => at.to_owned(),
         };
         let base = format!("{}/v1/{}", self.uri, prefix_path(&prefix, true));
-        self.load_from(&base, ident).await
+        self.load_from(&base, ident, "refs").await
     }
 
-    async fn load_from(&self, base: &str, ident: &TableIdent) -> Result<Option<Loaded>> {
+    async fn load_from(
+        &self,
+        base: &str,
+        ident: &TableIdent,
+        snapshots: &str,
+    ) -> Result<Option<Loaded>> {
+        self.check_name(ident)?;
         let table = table_url(base, ident);
-        let url = format!("{table}?snapshots=refs");
+        let url = format!("{table}?snapshots={snapshots}");
         let answer = self.http.get(&url, &self.delegation).await;
-        let Some(answer) = answer.map_err(|e| e.with_table(ident))? else { return Ok(None) };
+        let Some(mut answer) = answer.map_err(|e| e.with_table(ident))? else { return Ok(None) };
+        not_before_its_snapshots(&mut answer);
         let loaded: Loaded = serde_json::from_value(answer).map_err(|e| {
             Error::fatal("LAKE_METADATA", "the catalog's answer is no table that frazil can read")
                 .with_table(ident)
@@ -217,6 +249,7 @@ impl Catalog {
         if let Some(place) = promised.get(ident) {
             return Ok(place.clone());
         }
+        self.check_name(ident)?;
         self.make_namespace(ident.namespace()).await?;
         let url = self.url(&format!("namespaces/{}/tables", namespace_path(ident.namespace())));
         let body = json!({
@@ -226,6 +259,14 @@ impl Catalog {
             "properties": {"format-version": "2"},
         });
         let answer = self.http.send(Method::POST, &url, &self.delegation, Some(&body)).await?;
+        if answer.status == StatusCode::CONFLICT
+            && let Some(made) = self.load(ident).await?
+        {
+            // Made empty by a try that broke off.
+            let location = made.metadata.location().trim_end_matches('/').to_owned();
+            let uuid = made.metadata.uuid();
+            return Ok(Birthplace { location, uuid, renumbers: false });
+        }
         if !answer.status.is_success() {
             return Err(answer.error(&url).with_table(ident));
         }
@@ -235,10 +276,33 @@ impl Catalog {
                 .with_source(e)
         })?;
         let StagedMetadata { table_uuid: uuid, location } = staged.metadata;
-        let place = Birthplace { location: location.trim_end_matches('/').to_owned(), uuid };
+        let location = location.trim_end_matches('/').to_owned();
+        let place = Birthplace { location, uuid, renumbers: self.is_nessie() };
         self.take_keys(table_url(&self.base, ident), &place.location, &staged.access)?;
         promised.insert(ident.clone(), place.clone());
         Ok(place)
+    }
+
+    /// Makes a table without rows, for a catalog that makes none within a transaction.
+    pub(super) async fn make_empty(&self, staged: &Staged, pipeline_id: &str) -> Result<()> {
+        let (ident, metadata) = (&staged.ident, staged.table.metadata());
+        let namespace = namespace_path(ident.namespace());
+        let url = self.url(&format!("namespaces/{namespace}/tables"));
+        let mut properties = metadata.properties().clone();
+        properties.insert("format-version".to_owned(), "2".to_owned());
+        properties.insert(PIPELINE_KEY.to_owned(), pipeline_id.to_owned());
+        let body = json!({
+            "name": ident.name(),
+            "location": metadata.location(),
+            "schema": metadata.current_schema().as_ref(),
+            "stage-create": false,
+            "properties": properties,
+        });
+        let answer = self.http.send(Method::POST, &url, &HeaderMap::new(), Some(&body)).await?;
+        match answer.status.is_success() || answer.status == StatusCode::CONFLICT {
+            true => Ok(()),
+            false => Err(answer.error(&url).with_table(ident)),
+        }
     }
 
     /// The places of tables that are there now need not be remembered.
@@ -285,6 +349,27 @@ impl Catalog {
     }
 }
 
+/// Nessie reads `t@r` as the table `t` of the branch `r`, `t#h` as one at a hash or a time, takes
+/// quotes around a name away (its `TableReference`), and makes a path of it that may not lead up.
+fn nessie_takes(name: &str) -> bool {
+    let is_quoted = ['`', '\''].iter().any(|q| name.starts_with(*q) && name.ends_with(*q));
+    let leads_up = name.split('/').any(|part| matches!(part, "." | ".."));
+    !name.contains(['@', '#']) && !is_quoted && !leads_up
+}
+
+/// A catalog may note the time of a change by its own clock, which may be behind that of whoever made
+/// the iceberg_snapshot; the crate then takes the table for a broken one.
+fn not_before_its_snapshots(answer: &mut Value) {
+    let Some(metadata) = answer.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    let lists = ["snapshots", "snapshot-log"].iter().filter_map(|key| metadata.get(*key));
+    let all = lists.filter_map(Value::as_array).flatten();
+    let latest = all.filter_map(|one| one.get("timestamp-ms").and_then(Value::as_i64)).max();
+    let noted = metadata.get("last-updated-ms").and_then(Value::as_i64);
+    if let (Some(latest), Some(noted)) = (latest, noted) {
+        metadata.insert("last-updated-ms".to_owned(), latest.max(noted).into());
+    }
+}
+
 /// What is asked of the catalog with each table. Keys of our own make remote signing, which a
 /// catalog may think of by default, unnecessary.
 fn delegation(settings: &RestSettings) -> HeaderMap {
@@ -301,7 +386,8 @@ fn table_url(base: &str, ident: &TableIdent) -> String {
     format!("{base}/namespaces/{namespace}/tables/{}", segment(ident.name()))
 }
 
-/// Levels of a namespace are separated by the unit separator (Iceberg REST spec).
+/// Levels of a namespace are separated by the unit separator (Iceberg REST spec). frazil's own have
+/// one level; a catalog that wishes for another separator would take a name that holds it apart.
 fn namespace_path(namespace: &NamespaceIdent) -> String {
     segment(&namespace.as_ref().join("\u{1f}"))
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use iceberg::spec::{FormatVersion, TableMetadata};
+use iceberg::spec::{FormatVersion, SchemaRef, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
@@ -133,10 +133,15 @@ fn update(update: &TableUpdate, last_column_id: i32) -> Result<Value> {
 /// order that was added last (Iceberg REST spec).
 fn creation(metadata: &TableMetadata) -> Result<Vec<TableUpdate>> {
     let spec = metadata.default_partition_spec().as_ref().clone().into_unbound();
-    Ok(vec![
+    let mut schemas: Vec<_> = metadata.schemas_iter().collect();
+    schemas.sort_by_key(|schema| schema.schema_id());
+    let add = |schema: &SchemaRef| TableUpdate::AddSchema { schema: schema.as_ref().clone() };
+    let mut updates = vec![
         TableUpdate::AssignUuid { uuid: metadata.uuid() },
         TableUpdate::UpgradeFormatVersion { format_version: FormatVersion::V2 },
-        TableUpdate::AddSchema { schema: metadata.current_schema().as_ref().clone() },
+    ];
+    updates.extend(schemas.into_iter().map(add));
+    updates.extend([
         TableUpdate::SetCurrentSchema { schema_id: -1 },
         TableUpdate::AddSpec { spec },
         TableUpdate::SetDefaultSpec { spec_id: -1 },
@@ -148,7 +153,8 @@ fn creation(metadata: &TableMetadata) -> Result<Vec<TableUpdate>> {
         TableUpdate::SetDefaultSortOrder { sort_order_id: -1 },
         TableUpdate::SetLocation { location: metadata.location().to_owned() },
         TableUpdate::SetProperties { updates: metadata.properties().clone() },
-    ])
+    ]);
+    Ok(updates)
 }
 
 #[cfg(test)]

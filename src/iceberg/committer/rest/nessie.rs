@@ -91,8 +91,7 @@ impl Nessie {
     /// `CATALOG_REF` (config) where the branch is not there; `CATALOG_DOWN` (transient).
     pub(super) async fn of(catalog: &Arc<Catalog>) -> Result<Option<Self>> {
         let property = |key: &str| catalog.properties.get(key);
-        let says = property("nessie.is-nessie-catalog").is_some_and(|v| v == "true");
-        if !says && !catalog.settings.is_nessie {
+        if !catalog.is_nessie() {
             return Ok(None);
         }
         let uri = catalog.settings.uri.trim_end_matches('/');
@@ -306,6 +305,9 @@ impl Nessie {
     ) -> Result<bool> {
         let target = self.find(into).await?;
         let target = target.ok_or_else(|| bad_reference(into, "does not exist"))?;
+        if self.log(into, 1).await?.is_empty() {
+            return self.move_branch(&target, from).await.map(|()| true);
+        }
         let path = format!("trees/{}/history/merge", reference_at(&target));
         let all: BTreeMap<&String, [&String; 1]> =
             properties.iter().map(|(key, value)| (key, [value])).collect();
@@ -325,6 +327,13 @@ impl Nessie {
             _ => error,
         })?;
         Ok(answer.json()?.get("wasApplied") == Some(&Value::Bool(true)))
+    }
+
+    /// Lets an empty branch begin where `to` stands: there is nothing to merge with.
+    async fn move_branch(&self, branch: &Reference, to: &Reference) -> Result<()> {
+        let body = json!({"type": "BRANCH", "name": to.name, "hash": to.hash});
+        let path = format!("trees/{}?type=BRANCH", reference_at(branch));
+        self.send(Method::PUT, &path, Some(&body)).await.map(|_| ())
     }
 
     /// A table as it stands at a commit.
