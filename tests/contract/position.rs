@@ -1,7 +1,7 @@
 //! P and all of its record are read back from the catalog, by whoever opens the lake next.
 
 use super::{Lake, app, change, create, lake_commit};
-use frazil::iceberg::ledger::{history, ledger_ident};
+use frazil::iceberg::ledger::ledger_ident;
 
 #[tokio::test]
 async fn the_record_survives_reopening() {
@@ -17,8 +17,8 @@ async fn the_record_survives_reopening() {
     lake.committer.commit(&second).await.unwrap();
     let read = lake.another().await;
     assert_eq!(read.position().await.unwrap(), Some(second.ledger.clone()));
-    let ledger = read.table(&ledger_ident("p")).await.unwrap().unwrap();
-    let records: Vec<_> = history(&ledger).into_iter().map(|(_, r)| r).collect();
+    let history = read.history(usize::MAX).await.unwrap();
+    let records: Vec<_> = history.into_iter().map(|past| past.record).collect();
     assert_eq!(records, [second.ledger, first.ledger]);
 }
 
