@@ -239,8 +239,18 @@ impl Hint<'_> {
                      iceberg.jdbc-catalog.default-warehouse-dir={warehouse}"
                 );
             }
-            LakeSettings::Folder(_) => {
-                return "Trino opens no catalog in a SQLite file: use --catalog.\n".to_owned();
+            LakeSettings::Folder(folder) => {
+                let folder = absolute(folder);
+                let _ = writeln!(
+                    out,
+                    "iceberg.catalog.type=jdbc\niceberg.jdbc-catalog.catalog-name={CATALOG_NAME}\n\
+                     iceberg.jdbc-catalog.driver-class=org.sqlite.JDBC\n\
+                     iceberg.jdbc-catalog.connection-url=jdbc:sqlite:{folder}/catalog.db\n\
+                     iceberg.jdbc-catalog.schema-version=V1\n\
+                     iceberg.jdbc-catalog.default-warehouse-dir=file://{folder}\n\
+                     fs.native-local.enabled=true\nlocal.location=/\n\
+                     -- and sqlite-jdbc-*.jar in plugin/iceberg"
+                );
             }
         }
         if let Some(storage) = self.s3() {

@@ -162,6 +162,11 @@ fn catalog_error(error: tokio_postgres::Error) -> Error {
             | &SqlState::T_R_SERIALIZATION_FAILURE,
         ) => Error::transient("CATALOG_BUSY", "another SQL transaction holds the catalog")
             .with_cure("end the program that keeps a SQL transaction open on iceberg_tables"),
+        // Class 42, 3D, 3F: what is asked for is not there, or not like this; it never will be.
+        Some(code) if ["42", "3D", "3F"].iter().any(|class| code.code().starts_with(class)) => {
+            Error::config("CATALOG_DENIED", "the catalog's tables are not what they should be")
+                .with_cure("is it the right database? its tables are public.iceberg_tables, ...")
+        }
         _ => Error::transient("CATALOG_IO", "the catalog's database did not do it")
             .with_cure("is it running and reachable? nothing was acknowledged"),
     };
