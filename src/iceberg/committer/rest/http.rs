@@ -73,7 +73,8 @@ impl Http {
     /// an answer.
     ///
     /// # Errors
-    /// `CATALOG_DOWN` (transient) where no answer came: the catalog may have done it all the same.
+    /// `CATALOG_DOWN` (transient) where no answer came: the catalog may have done it all the same;
+    /// `CATALOG_SETTING` (config) for a URL that is none.
     pub(super) async fn send(
         &self,
         method: Method,
@@ -132,6 +133,11 @@ impl Http {
     }
 
     fn down(&self, error: reqwest::Error) -> Error {
+        if error.is_builder() {
+            return setting("url", format!("`{}` is no URL", self.uri))
+                .with_cure("write it as http://host:19120/iceberg")
+                .with_source(error);
+        }
         let what = match (error.is_timeout(), error.is_connect()) {
             (true, _) => "the catalog did not answer in time",
             (_, true) => "the catalog cannot be reached",
