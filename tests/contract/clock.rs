@@ -24,7 +24,7 @@ async fn timestamps_never_go_back(lake: Lake) {
     }
     let after = lake.another().await;
     after.commit(&lake_commit(Some(10), 20, vec![change(&t, vec![one])])).await.unwrap();
-    let now = i64::try_from(frazil::ops::now_us()).unwrap() / 1000;
+    let now = frazil::ops::now_us() / 1000;
     for (ident, ahead) in [&t, &ledger_ident("p")].into_iter().zip(ahead) {
         assert!(ahead > now, "the clock was not ahead");
         let table = after.table(ident).await.unwrap().unwrap();

@@ -63,7 +63,7 @@ enum Place {
     /// A SQL catalog in Postgres, the files in MinIO.
     Postgres(Connect),
     /// A branch of Nessie, the files in MinIO.
-    Nessie(Branch, Box<RestSettings>, StorageSettings),
+    Nessie(Box<(Branch, RestSettings, StorageSettings)>),
 }
 
 impl Lake {
@@ -107,7 +107,7 @@ impl Lake {
         Self {
             storage: committer.storage().clone(),
             committer: Box::new(committer),
-            place: Place::Nessie(branch, Box::new(settings), storage),
+            place: Place::Nessie(Box::new((branch, settings, storage))),
         }
     }
 
@@ -121,9 +121,9 @@ impl Lake {
                 let storage = self.storage.clone();
                 Box::new(SqlCommitter::on_postgres(connect.clone(), storage, "p").await.unwrap())
             }
-            Place::Nessie(_, settings, storage) => {
-                let settings = settings.as_ref().clone();
-                Box::new(RestCommitter::connect(settings, storage.clone(), "p").await.unwrap())
+            Place::Nessie(place) => {
+                let (_, settings, storage) = place.as_ref().clone();
+                Box::new(RestCommitter::connect(settings, storage, "p").await.unwrap())
             }
         }
     }
@@ -133,7 +133,7 @@ impl Lake {
         match &self.place {
             Place::Sqlite(folder) => Stranger::Sqlite(folder.path().join("catalog.db")),
             Place::Postgres(connect) => Stranger::Postgres(connect.clone()),
-            Place::Nessie(branch, ..) => Stranger::Nessie(branch.clone()),
+            Place::Nessie(place) => Stranger::Nessie(place.0.clone()),
         }
     }
 
@@ -148,7 +148,7 @@ impl Lake {
     /// The branch of a lake in Nessie.
     pub(crate) fn branch(&self) -> &Branch {
         match &self.place {
-            Place::Nessie(branch, ..) => branch,
+            Place::Nessie(place) => &place.0,
             _ => panic!("this lake is on no branch"),
         }
     }
@@ -176,12 +176,12 @@ impl Lake {
 
     /// Whether the catalog can have a table of this name.
     pub(crate) fn takes(&self, name: &str) -> bool {
-        !matches!(self.place, Place::Nessie(..)) || !["../x", ".", "t@main", "'t'"].contains(&name)
+        !matches!(self.place, Place::Nessie(_)) || !["../x", ".", "t@main", "'t'"].contains(&name)
     }
 
     /// Whether the catalog shows a table's earlier snapshots; Nessie shows the current one.
     pub(crate) fn keeps_snapshots(&self) -> bool {
-        !matches!(self.place, Place::Nessie(..))
+        !matches!(self.place, Place::Nessie(_))
     }
 
     /// Where a table is, or will be.
@@ -281,7 +281,7 @@ impl Lake {
                 let committer = SqlCommitter::on_postgres(connect.clone(), storage, "p").await;
                 Reader::Sql(committer.unwrap())
             }
-            Place::Nessie(branch, ..) => Reader::Nessie(branch.clone()),
+            Place::Nessie(place) => Reader::Nessie(place.0.clone()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Somebody else who writes into the catalog, as any engine would: knows Iceberg, nothing of frazil.
+//! Somebody else who writes into the catalog, as any engine would: knows Iceberg and no frazil.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -52,7 +52,7 @@ impl Stranger {
         let ident = table.identifier();
         match self {
             Self::Nessie(branch) => {
-                _ = answer(http_client().delete(table_url(branch, ident))).await
+                answer(http_client().delete(table_url(branch, ident))).await;
             }
             _ => assert!(self.swap(ident, table.metadata_location().unwrap(), None).await),
         }

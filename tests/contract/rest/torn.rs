@@ -161,7 +161,7 @@ async fn other_windows_are_committed_after_a_crash_in_between() {
     assert_eq!(torn.anew().await.position().await, 30);
 }
 
-/// The very first lake commit: there is no ledger yet, and the table that was born is filled afresh.
+/// The very first lake commit: there is no ledger yet, and a table that was born is filled afresh.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_first_lake_commit_that_broke_off_is_made_afresh() {
     let torn = Torn::new().await;
