@@ -98,7 +98,10 @@ impl Config {
             })?;
         let publish = publish::resolve(raw.publish, &mut raw.catalog)?;
         let tag_interval = set(raw.lake.tag_interval.take());
-        let lake = LakeSettings::resolve(raw.lake, raw.catalog, raw.storage)?;
+        let mut lake = LakeSettings::resolve(raw.lake, raw.catalog, raw.storage)?;
+        if let (LakeSettings::Rest(catalog, _), Some(publish)) = (&mut lake, &publish) {
+            catalog.branch_from = Some(publish.into.clone());
+        }
         let tag_interval = tag_interval
             .map(|text| duration("lake.tag_interval", Some(Scalar(text)), ""))
             .transpose()?;

@@ -7,6 +7,7 @@
 //!   Arrow.
 //! - [`iceberg`]: files, row deltas, the ledger and the committer.
 //! - [`initial_snapshot`]: the copy that comes before the stream.
+//! - [`publish`]: branches and tags beside the data path: write, audit, publish.
 //! - [`config`], [`ops`]: the person's side.
 
 pub mod cli;
@@ -18,4 +19,5 @@ pub mod ops;
 pub mod pipeline;
 pub mod postgres;
 pub mod progress;
+pub mod publish;
 pub mod window;

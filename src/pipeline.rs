@@ -52,6 +52,8 @@ const IDLE_POSITION_AGE: Duration = Duration::from_secs(300);
 const IDLE_POSITION_BYTES: u64 = 64 << 20;
 /// How long a clean stop waits for the end of a source transaction that is still arriving.
 const LEAVE_GRACE: Duration = Duration::from_secs(10);
+/// ... and for a lake commit while the catalog is in trouble.
+pub(crate) const COMMIT_GRACE: Duration = Duration::from_secs(30);
 /// How long the server may take to end the stream.
 const FINISH_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -124,7 +126,13 @@ impl Flow {
                 self.take_in().await?;
             }
             // A transaction that does not end must not hold up a stop.
-            () = grace_over(self.leaving), if self.intake.in_transaction() => self.abandon_open(),
+            () = over(self.leaving, LEAVE_GRACE), if self.intake.in_transaction() => {
+                self.abandon_open();
+            }
+            // Nor must a catalog that does not answer: whoever starts next finds it decided.
+            () = over(self.leaving, COMMIT_GRACE), if self.committing.is_some() => {
+                return Err(self.abandon_commit());
+            }
         }
         Ok(!self.is_done())
     }
@@ -244,6 +252,14 @@ impl Flow {
         self.intake.forget();
     }
 
+    /// The lake commit under way is left to the catalog, decided or not. Nothing is acknowledged.
+    fn abandon_commit(&mut self) -> Error {
+        if let Some(task) = self.committing.take() {
+            task.abort();
+        }
+        commit_open().with_lsn(self.progress.committed_lsn())
+    }
+
     fn is_done(&self) -> bool {
         if self.committing.is_some() {
             return false;
@@ -258,7 +274,13 @@ impl Flow {
     /// belongs to the lake, and a restart must find it decided.
     async fn end(mut self, outcome: Result<()>) -> Result<()> {
         if self.committing.is_some() {
-            let done = ended(&mut self.committing).await;
+            let done = tokio::select! {
+                biased;
+                // It is decided.
+                done = ended(&mut self.committing) => done,
+                // A catalog that does not answer must not hold up a stop.
+                () = self.shutdown.overdue(COMMIT_GRACE) => return Err(self.abandon_commit()),
+            };
             if outcome.is_ok() {
                 self.acknowledge(done?).await?;
             }
@@ -281,9 +303,15 @@ async fn ended(committing: &mut Option<JoinHandle<Result<Committed>>>) -> Result
     })?
 }
 
-async fn grace_over(leaving: Option<Instant>) {
+/// A stop before a lake commit was decided.
+pub(crate) fn commit_open() -> Error {
+    Error::transient("COMMIT_OPEN", "stopped while a lake commit was not decided")
+        .with_cure("is the catalog running? the next start goes on from what it holds")
+}
+
+async fn over(leaving: Option<Instant>, grace: Duration) {
     match leaving {
-        Some(since) => tokio::time::sleep_until(since + LEAVE_GRACE).await,
+        Some(since) => tokio::time::sleep_until(since + grace).await,
         None => std::future::pending().await,
     }
 }

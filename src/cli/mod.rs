@@ -5,8 +5,10 @@ mod check_lake;
 mod demo;
 
 mod drop;
+mod lake;
 mod report;
 mod run;
+mod sql_hint;
 mod status;
 mod wait;
 
@@ -49,38 +51,49 @@ enum Verb {
     Status(status::Status),
     /// Return once the lake holds a position.
     Wait(wait::Wait),
+    /// Show the lake's history: branches, tags, log, states by LSN or time.
+    Lake(lake::LakeVerb),
+    /// Show how to read the lake with Trino, Spark, DuckDB, PyIceberg and Dremio.
+    SqlHint(sql_hint::SqlHint),
     /// Drop the slot and the publications; the lake stays.
     Drop(drop::DropSource),
     /// Show it on a private Postgres with a shop under load.
     Demo(demo::Demo),
 }
 
-/// Where the source and the lake are: the same arguments for every verb. Flags decide over
-/// `FRAZIL_SECTION__KEY` in the environment, that over the file.
+/// Where the lake is: the same arguments for every verb.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct LakeArgs {
+    /// The lake's folder
+    #[arg(long, global = true, value_name = "FOLDER")]
+    into: Option<PathBuf>,
+    /// The catalog, in place of a folder: nessie+http://host:19120/iceberg, rest+https://host/,
+    /// postgres://user@host/db
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "into")]
+    catalog: Option<String>,
+    /// The branch to write to (Nessie) [default: the catalog's own]
+    #[arg(long = "ref", global = true, value_name = "BRANCH")]
+    reference: Option<String>,
+    /// The catalog's warehouse; with postgres:// where files go: s3://bucket/path, or a folder
+    #[arg(long, global = true, value_name = "WAREHOUSE")]
+    warehouse: Option<String>,
+    /// A configuration file (YAML)
+    #[arg(long, short, global = true, value_name = "FILE", env = "FRAZIL_CONFIG")]
+    config: Option<PathBuf>,
+    /// The replication slot, which also names the pipeline [default: frazil]
+    #[arg(long, global = true, value_name = "NAME")]
+    slot: Option<String>,
+}
+
+/// Where the source and the lake are. Flags decide over `FRAZIL_SECTION__KEY` in the environment,
+/// that over the file.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Place {
     /// The database: postgres://user@host/db (default: `DATABASE_URL`)
     #[arg(value_name = "DSN")]
     dsn: Option<String>,
-    /// The lake's folder
-    #[arg(long, value_name = "FOLDER")]
-    into: Option<PathBuf>,
-    /// The catalog, in place of a folder: nessie+http://host:19120/iceberg, rest+https://host/,
-    /// postgres://user@host/db
-    #[arg(long, value_name = "URL", conflicts_with = "into")]
-    catalog: Option<String>,
-    /// The branch to write to (Nessie) [default: the catalog's own]
-    #[arg(long = "ref", value_name = "BRANCH")]
-    reference: Option<String>,
-    /// The catalog's warehouse; with postgres:// where files go: s3://bucket/path, or a folder
-    #[arg(long, value_name = "WAREHOUSE")]
-    warehouse: Option<String>,
-    /// A configuration file (YAML)
-    #[arg(long, short, value_name = "FILE", env = "FRAZIL_CONFIG")]
-    config: Option<PathBuf>,
-    /// The replication slot, which also names the pipeline [default: frazil]
-    #[arg(long, value_name = "NAME")]
-    slot: Option<String>,
+    #[command(flatten)]
+    lake: LakeArgs,
     /// The publication [default: frazil]
     #[arg(long, value_name = "NAME")]
     publication: Option<String>,
@@ -107,16 +120,36 @@ impl Place {
     }
 
     fn raw(&self, more: RawConfig) -> Result<RawConfig> {
+        let mut flags = more;
+        let scalar = |text: &String| Scalar(text.clone());
+        flags.source.url = self.dsn.as_ref().map(scalar);
+        flags.source.publication = self.publication.as_ref().map(scalar);
+        flags.source.tables = self.tables.as_ref().map(scalar);
+        self.lake.raw(flags)
+    }
+}
+
+impl LakeArgs {
+    /// The settings where no source is needed.
+    pub(crate) fn resolve(&self) -> Result<Config> {
+        let mut raw = self.raw(RawConfig::default())?;
+        raw.source.url.get_or_insert_with(|| Scalar(String::new()));
+        Config::resolve(raw)
+    }
+
+    /// The lake, which must be there.
+    pub(crate) async fn open(&self) -> Result<Arc<Lake>> {
+        let config = self.resolve()?;
+        existing_lake(&config).await?.ok_or_else(|| no_lake(&config))
+    }
+
+    fn raw(&self, mut flags: RawConfig) -> Result<RawConfig> {
         let file = match &self.config {
             Some(path) => RawConfig::read(path)?,
             None => RawConfig::default(),
         };
-        let mut flags = more;
         let scalar = |text: &String| Scalar(text.clone());
-        flags.source.url = self.dsn.as_ref().map(scalar);
         flags.source.slot = self.slot.as_ref().map(scalar);
-        flags.source.publication = self.publication.as_ref().map(scalar);
-        flags.source.tables = self.tables.as_ref().map(scalar);
         flags.lake.into = self.into.as_ref().map(|path| Scalar(path.display().to_string()));
         flags.catalog.url = self.catalog.as_ref().map(scalar);
         flags.catalog.r#ref = self.reference.as_ref().map(scalar);
@@ -130,6 +163,12 @@ impl Place {
         }
         flags.over(RawConfig::from_environment(std::env::vars())?.over(file)?)
     }
+}
+
+/// What to say where there is no lake.
+pub(crate) fn no_lake(config: &Config) -> Error {
+    Error::config("NO_LAKE", format!("there is no lake in {}", config.lake))
+        .with_cure("is --into or --catalog right? `frazil run` makes the lake")
 }
 
 /// The source of `config`.
@@ -190,6 +229,8 @@ async fn verb(verb: Verb, format: LogFormat) -> Result<ExitCode> {
         Verb::Check(check) => check.run().await,
         Verb::Status(status) => status.run().await,
         Verb::Wait(wait) => wait.run().await,
+        Verb::Lake(lake) => lake.run().await,
+        Verb::SqlHint(hint) => hint.run().await,
         Verb::Drop(drop) => drop.run().await,
         Verb::Demo(demo) => Box::pin(demo.run(on_terminal)).await,
     }

@@ -19,6 +19,7 @@ use crate::postgres::dsn::Source;
 use crate::postgres::server_error::from_sql;
 use crate::postgres::sql::connect_sql;
 use crate::progress::Lsn;
+use crate::publish::Publisher;
 use crate::{initial_snapshot, pipeline};
 
 use super::Place;
@@ -84,7 +85,7 @@ pub(crate) async fn follow(
     stats: &Arc<Stats>,
 ) -> Result<()> {
     let source = super::source(config)?;
-    let mut lake = None;
+    let mut open = Open::default();
     let ends = until_caught_up || config.settings.initial_snapshot == InitialSnapshot::Only;
     let mut until = None;
     let mut pauses = pauses();
@@ -92,14 +93,14 @@ pub(crate) async fn follow(
     loop {
         let before = stats.view().lake_commits;
         let error = match once(
-            (&source, &mut lake),
+            (&source, &mut open),
             config,
             (until_caught_up, &mut until),
             (shutdown, stats),
         )
         .await
         {
-            Ok(()) => return Ok(()),
+            Ok(()) => return open.publish_last(ends).await,
             Err(error) if shutdown.is_requested() => return left_with(error),
             Err(error) => error,
         };
@@ -124,6 +125,40 @@ pub(crate) async fn follow(
     }
 }
 
+/// The lake, once it could be opened, and who publishes what it holds.
+#[derive(Default)]
+struct Open {
+    lake: Option<Arc<Lake>>,
+    publisher: Option<Arc<Publisher>>,
+}
+
+impl Open {
+    async fn lake(&mut self, config: &Config, shutdown: &Shutdown) -> Result<Arc<Lake>> {
+        if let Some(lake) = &self.lake {
+            return Ok(Arc::clone(lake));
+        }
+        let lake = super::lake(config).await?;
+        self.publisher = Publisher::new(&lake, config)?.map(Arc::new);
+        if let Some(publisher) = &self.publisher {
+            publisher.start(shutdown);
+        }
+        self.lake = Some(Arc::clone(&lake));
+        Ok(lake)
+    }
+
+    /// What the lake holds at the end. A run that ends by itself fails if it is not published.
+    async fn publish_last(&self, ends: bool) -> Result<()> {
+        let Some(publisher) = &self.publisher else { return Ok(()) };
+        match publisher.publish_last().await {
+            Err(error) if !ends => {
+                tracing::error!(code = error.code(), cure = error.cure(), "{error}");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}
+
 /// A stop is clean although the source was in the way: nothing is lost, the next start goes on. One
 /// whose lake commit failed is not.
 fn left_with(error: Error) -> Result<()> {
@@ -144,7 +179,7 @@ fn pauses() -> impl Iterator<Item = Duration> {
 }
 
 async fn once(
-    (source, lake): (&Source, &mut Option<Arc<Lake>>),
+    (source, open): (&Source, &mut Open),
     config: &Config,
     (until_caught_up, until): (bool, &mut Option<Lsn>),
     ops: (&Shutdown, &Arc<Stats>),
@@ -152,10 +187,8 @@ async fn once(
     if until_caught_up && until.is_none() {
         *until = Some(server_lsn(source).await?);
     }
-    let lake = match lake {
-        Some(lake) => lake,
-        None => lake.insert(super::lake(config).await?),
-    };
+    let lake = open.lake(config, ops.0).await?;
+    let lake = &lake;
     let settings = &config.settings;
     if lake.committer.position().await?.is_none() {
         let position = initial_snapshot::take(source, lake, settings, ops).await?;

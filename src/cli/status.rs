@@ -10,7 +10,7 @@ use indicatif::HumanCount;
 use serde_json::{Value, json};
 
 use crate::config::{Config, RawConfig};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::iceberg::Table;
 use crate::iceberg::committer::PastCommit;
 use crate::iceberg::lake::Lake;
@@ -53,6 +53,8 @@ struct Report {
     source: Result<SourceState>,
     tables: Vec<TableState>,
     exact: bool,
+    /// The branch that readers see, and the position it holds.
+    published: Option<(String, Option<Lsn>)>,
     /// Newest first.
     commits: Vec<PastCommit>,
 }
@@ -85,7 +87,7 @@ impl Status {
     pub(crate) async fn run(self) -> Result<ExitCode> {
         let config = self.place.resolve(RawConfig::default())?;
         let source = super::source(&config)?;
-        let lake = super::existing_lake(&config).await?.ok_or_else(|| no_lake(&config))?;
+        let lake = super::existing_lake(&config).await?.ok_or_else(|| super::no_lake(&config))?;
         let commits = lake.committer.history(self.commits.max(HISTORY_MIN)).await?;
         let mut ledger = lake.committer.position().await?;
         if let Some(ledger) = &mut ledger {
@@ -98,6 +100,7 @@ impl Status {
             source: source_state(&source, &config.settings.slot).await,
             tables: tables(&lake, self.exact).await?,
             exact: self.exact,
+            published: published(&config, &lake).await?,
             commits: commits.into_iter().take(self.commits).collect(),
         };
         match self.output {
@@ -108,9 +111,11 @@ impl Status {
     }
 }
 
-fn no_lake(config: &Config) -> Error {
-    Error::config("NO_LAKE", format!("there is no lake in {}", config.lake))
-        .with_cure("is --into right? `frazil run` makes the lake")
+async fn published(config: &Config, lake: &Lake) -> Result<Option<(String, Option<Lsn>)>> {
+    let (Some(publish), Some(nessie)) = (&config.publish, &lake.nessie) else { return Ok(None) };
+    let newest = nessie.lake_commits(&publish.into, &lake.pipeline_id, 1).await?;
+    let position = newest.first().map(|past| past.record.committed_lsn);
+    Ok(Some((publish.into.clone(), position)))
 }
 
 async fn source_state(source: &Source, slot: &str) -> Result<SourceState> {
@@ -149,7 +154,7 @@ async fn tables(lake: &Lake, exact: bool) -> Result<Vec<TableState>> {
         let Some(table) = lake.committer.table(&ident).await? else { continue };
         let mut state = table_state(format!("{namespace}.{}", ident.name()), &table);
         if exact {
-            state.rows = LiveRows::open(&lake.storage, &table).await?.count().await?;
+            state.rows = LiveRows::count(&lake.storage, &table).await?;
         }
         states.push(state);
     }
@@ -217,6 +222,10 @@ impl Report {
             )),
             None => lines.push("position    none yet: the initial snapshot is not done".to_owned()),
         }
+        if let Some((branch, position)) = &self.published {
+            let position = position.map_or("nothing yet".to_owned(), |at| at.to_string());
+            lines.push(format!("published   {position} on branch {branch}"));
+        }
         match &self.source {
             Err(error) => lines.push(format!("source      not reached: {error}")),
             Ok(source) => {
@@ -283,6 +292,10 @@ impl Report {
         json!({
             "position": ledger.map(|l| l.committed_lsn),
             "state": ledger.map(|l| state_name(l.state)),
+            "published": self.published.as_ref().map(|(branch, position)| json!({
+                "branch": branch,
+                "position": position,
+            })),
             "source_commit_time": ledger.and_then(|l| l.source_commit_time.clone()),
             "source_reached": source.is_some(),
             "source_error": self.source.as_ref().err().map(ToString::to_string),
@@ -336,6 +349,7 @@ fn slot_line(source: &SourceState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     fn source(active: bool, flush_lag_s: Option<f64>) -> SourceState {
         let slot = SlotState {
@@ -379,10 +393,12 @@ mod tests {
             source: Err(Error::transient("CONNECTION", "refused")),
             tables: Vec::new(),
             exact: false,
+            published: Some(("main".to_owned(), Some(Lsn(64)))),
             commits: vec![PastCommit { time_ms: 0, record: ledger(), hash: None }],
         };
         let text = report.as_text(0);
         assert!(text.contains("position    0/64 (streaming)"), "{text}");
+        assert!(text.contains("published   0/40 on branch main"), "{text}");
         assert!(text.contains("source      not reached: CONNECTION: refused"), "{text}");
         let json = report.as_json(0);
         assert_eq!(json["position"], "0/64");

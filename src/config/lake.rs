@@ -120,6 +120,7 @@ fn rest_settings(
         uri: uri.to_owned(),
         is_nessie,
         reference,
+        branch_from: None,
         warehouse: set(catalog.warehouse),
         login,
         headers: headers(catalog.headers)?,

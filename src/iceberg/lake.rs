@@ -71,7 +71,11 @@ impl Lake {
                 let committer = SqlCommitter::existing_on_postgres(connect, storage, pipeline_id);
                 Ok(committer.await?.map(|committer| Self::sql(committer, pipeline_id)))
             }
-            place => Self::open(place, pipeline_id).await.map(Some),
+            LakePlace::Rest(mut catalog, storage) => {
+                catalog.branch_from = None;
+                Self::rest(*catalog, storage, pipeline_id).await.map(Some)
+            }
+            LakePlace::Folder(folder) => Self::in_folder(&folder, pipeline_id).await.map(Some),
         }
     }
 

@@ -68,15 +68,56 @@ impl LiveRows {
     pub async fn open(storage: &LakeStorage, table: &Table) -> Result<Self> {
         let schema = table.metadata().current_schema();
         let ids: Vec<i32> = schema.as_struct().fields().iter().map(|f| f.id).collect();
+        let deletes = live_delete_files(table).await?;
+        Self::of_fields(storage, table, &ids, deletes).await
+    }
+
+    /// Counts the live rows. Of the data files only those are read that a delete may reach, and of
+    /// these only the columns that deletes name.
+    ///
+    /// # Errors
+    /// `LAKE_IO` (transient).
+    pub async fn count(storage: &LakeStorage, table: &Table) -> Result<u64> {
+        let deletes = live_delete_files(table).await?;
+        let mut ids: Vec<i32> =
+            deletes.iter().flat_map(|(file, _)| file.equality_ids().unwrap_or_default()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let schema = table.metadata().current_schema();
+        // Position deletes name no column, but something must be read to count.
+        if ids.is_empty() {
+            ids.extend(schema.as_struct().fields().first().map(|f| f.id));
+        }
+        let reach = deletes.iter().map(|(_, sequence_number)| *sequence_number).max();
+        let mut rows = Self::of_fields(storage, table, &ids, deletes).await?;
+        let is_reached = |number: i64| reach.is_some_and(|reach| number <= reach);
+        let (read, whole): (Vec<_>, Vec<_>) = std::mem::take(&mut rows.files)
+            .into_iter()
+            .partition(|(_, number)| is_reached(*number));
+        rows.files = read.into();
+        let mut count = whole.iter().map(|(file, _)| file.record_count()).sum();
+        while let Some(rows) = rows.next().await? {
+            count += u64::try_from(rows.num_rows()).unwrap_or(0);
+        }
+        Ok(count)
+    }
+
+    async fn of_fields(
+        storage: &LakeStorage,
+        table: &Table,
+        ids: &[i32],
+        deletes: Vec<(DataFile, i64)>,
+    ) -> Result<Self> {
+        let schema = table.metadata().current_schema();
         let mut rows = Self {
             storage: storage.clone(),
-            fields: fields(schema, &ids)?,
+            fields: fields(schema, ids)?,
             files: live_data_files(table).await?.into_iter().rev().collect(),
             equality: Vec::new(),
             positions: HashMap::new(),
             current: None,
         };
-        for (file, sequence_number) in live_delete_files(table).await? {
+        for (file, sequence_number) in deletes {
             match file.content_type() {
                 DataContentType::EqualityDeletes => {
                     rows.add_equality(schema, &file, sequence_number).await?;
@@ -113,19 +154,7 @@ impl LiveRows {
         }
     }
 
-    /// Counts the live rows.
-    ///
-    /// # Errors
-    /// `LAKE_IO` (transient).
-    pub async fn count(mut self) -> Result<u64> {
-        let mut count = 0;
-        while let Some(rows) = self.next().await? {
-            count += u64::try_from(rows.num_rows()).unwrap_or(0);
-        }
-        Ok(count)
-    }
-
-    async fn begin(&self, file: &DataFile, sequence_number: i64) -> Result<Current> {
+    async fn begin(&mut self, file: &DataFile, sequence_number: i64) -> Result<Current> {
         let open = OpenFile::open(&self.storage, file, PageIndexPolicy::Skip).await?;
         let projection = open.project(&self.fields);
         let stream = open.builder().with_projection(projection.mask.clone()).build();

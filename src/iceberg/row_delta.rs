@@ -301,14 +301,17 @@ fn check_writable(table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// The schema of the table that says the same, if there is one.
+fn equal_schema<'a>(metadata: &'a TableMetadata, schema: &Schema) -> Option<&'a SchemaRef> {
+    let identifiers = |schema: &Schema| schema.identifier_field_ids().collect::<HashSet<_>>();
+    metadata.schemas_iter().find(|known| {
+        known.as_struct() == schema.as_struct() && identifiers(known) == identifiers(schema)
+    })
+}
+
 /// `schema` under the id that the table's metadata will give it: an equal schema's, or a new one.
 fn with_next_id(metadata: &TableMetadata, schema: &Schema) -> Result<SchemaRef> {
-    let same = |known: &&SchemaRef| {
-        known.as_struct() == schema.as_struct()
-            && known.identifier_field_ids().collect::<HashSet<_>>()
-                == schema.identifier_field_ids().collect::<HashSet<_>>()
-    };
-    if let Some(known) = metadata.schemas_iter().find(same) {
+    if let Some(known) = equal_schema(metadata, schema) {
         return Ok(known.clone());
     }
     let id = metadata.schemas_iter().map(|s| s.schema_id() + 1).max().unwrap_or(0);

@@ -22,13 +22,15 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::{InitialSnapshot, Settings};
 use crate::error::{Error, Result};
-use crate::iceberg::committer::{LakeCommit, NewTable, TableChange};
+use crate::iceberg::committer::{LakeCommit, NewTable, TableChange, is_half_born};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{PIPELINE_KEY, PipelineState};
 use crate::iceberg::row_delta::{RowDelta, SegmentFiles};
 use crate::iceberg::{POSITION_KEY, Table, table_ident};
 use crate::ops::{Shutdown, Stats};
-use crate::pipeline::{FACTS_KEY, ParquetTarget, Position, SourceFacts, ledger_record};
+use crate::pipeline::{
+    COMMIT_GRACE, FACTS_KEY, ParquetTarget, Position, SourceFacts, commit_open, ledger_record,
+};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::dsn::Source;
 use crate::postgres::publication::{self, Publish};
@@ -83,7 +85,14 @@ pub async fn take(
             }
         };
         drop(session);
-        return commit(lake, position, created.consistent_point, &tables, files).await;
+        let commit = commit(lake, position, created.consistent_point, &tables, files);
+        return tokio::select! {
+            biased;
+            // It is decided.
+            committed = commit => committed,
+            // A catalog that does not answer must not hold up a stop.
+            () = shutdown.overdue(COMMIT_GRACE) => Err(commit_open()),
+        };
     }
     Err(Error::transient(
         "TABLES_REWRITTEN",
@@ -208,11 +217,8 @@ async fn refuse_existing(lake: &Lake, tables: &[SourceTable]) -> Result<()> {
     for table in tables {
         let ident = table_ident(&table.relation.namespace, &table.relation.name);
         let found = lake.committer.table(&ident).await?;
-        // Where tables are committed one by one, a first lake commit of ours may have broken off.
-        let is_ours = |found: &Table| {
-            let pipeline = found.metadata().properties().get(PIPELINE_KEY);
-            lake.is_torn && pipeline == Some(&lake.pipeline_id)
-        };
+        // A first lake commit of ours may have broken off.
+        let is_ours = |found: &Table| is_half_born(found, &lake.pipeline_id, lake.is_torn);
         if found.is_some_and(|found| !is_ours(&found)) {
             let message = "the lake has this table already, and not from this slot";
             return Err(Error::table("TABLE_EXISTS", table.relation.display(), message).with_cure(

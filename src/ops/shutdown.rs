@@ -1,5 +1,7 @@
 //! Ctrl-C and SIGTERM: the first asks for a clean stop, the second leaves at once.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -67,6 +69,12 @@ impl Shutdown {
         if requested.wait_for(|requested| *requested).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Returns once a stop was asked for and `grace` has passed since.
+    pub async fn overdue(&self, grace: Duration) {
+        self.requested().await;
+        tokio::time::sleep(grace).await;
     }
 }
 

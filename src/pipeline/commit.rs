@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::ArrayRef;
+use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::DataFile;
 use iceberg::table::Table;
 use tokio::sync::watch;
@@ -23,6 +24,9 @@ use super::start::Position;
 use super::tables::{Evolution, FACTS_KEY, TableState, Tables};
 use super::toast::Past;
 use super::write::{Ticket, Writers};
+
+/// Tables of a lake commit that are looked at in the catalog at the same time.
+const TABLES_PARALLEL: usize = 8;
 
 /// Whole source transactions on their way into the next lake commit.
 #[derive(Debug)]
@@ -179,17 +183,18 @@ pub(crate) async fn commit_window(
         per_table.entry(evolution.oid).or_default().evolve(evolution);
     }
     let oids: Vec<u32> = per_table.keys().copied().collect();
-    let mut rows_per_table = Vec::new();
-    let mut table_changes = Vec::with_capacity(per_table.len());
-    for (oid, gathered) in per_table {
-        let Some(table) = tables.get(&oid) else { continue };
-        rows_per_table.push((table.target.relation.display(), gathered.rows()));
-        table_changes.push(gathered.into_change(&lake, table, window.end_lsn).await?);
-    }
+    let found = per_table.into_iter().filter_map(|(oid, files)| Some((tables.get(&oid)?, files)));
+    let found: Vec<_> = found.collect();
+    let rows = found.iter().map(|(table, files)| (table.target.relation.display(), files.rows()));
+    let rows = rows.collect();
+    let changed = found.into_iter().map(|(t, files)| files.into_change(&lake, t, window.end_lsn));
+    let changed: Vec<_> = changed.collect();
+    let table_changes = futures::stream::iter(changed).buffered(TABLES_PARALLEL).try_collect();
+    let table_changes = table_changes.await?;
     let mut ledger = ledger_record(&lake, position, window.end_lsn, PipelineState::Streaming);
     ledger.source_commit_time = window.commit_time_us.map(crate::ops::rfc3339);
     ledger.source_transactions = window.source_transactions;
-    ledger.rows = rows_per_table.into_iter().collect();
+    ledger.rows = rows;
     let lake_commit = LakeCommit { ledger, base: Some(base), changes: table_changes };
     let committed_lsn = lake.committer.commit(&lake_commit).await?;
     Ok(Committed { number: window.number, committed_lsn, changes, rows_written, tables: oids })

@@ -77,6 +77,8 @@ pub(crate) struct Intake {
     carried: Option<OpenTransaction>,
     /// P at the start: a source transaction with a smaller commit_lsn is in the lake (case 2).
     resume_lsn: Lsn,
+    /// The same for tables that are ahead of P, in a catalog that commits tables one by one.
+    ahead: HashMap<u32, Lsn>,
     max_message_bytes: usize,
     is_cut: bool,
     /// What had arrived after the cut, from the beginning of a message on.
@@ -84,8 +86,9 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// An intake that resumes at `resume_lsn` and refuses messages over `max_message_bytes`.
-    pub(crate) fn new(resume_lsn: Lsn, max_message_bytes: usize) -> Self {
+    /// An intake that resumes at `resume_lsn` (tables that are `ahead` later) and refuses messages
+    /// over `max_message_bytes`.
+    pub(crate) fn new(resume_lsn: Lsn, ahead: HashMap<u32, Lsn>, max_message_bytes: usize) -> Self {
         Self {
             segment: Segment::with_rest(&[], SEGMENT_BYTES + SEGMENT_SLACK),
             at: 0,
@@ -93,6 +96,7 @@ impl Intake {
             open: None,
             carried: None,
             resume_lsn,
+            ahead,
             max_message_bytes,
             is_cut: false,
             after_cut: Vec::new(),
@@ -218,7 +222,10 @@ impl Intake {
         let Some(open) = &mut self.open else {
             return Err(Error::fatal("PROTOCOL", "a change outside a transaction"));
         };
-        if open.final_lsn < self.resume_lsn {
+        let is_ahead = |at: &Lsn| open.final_lsn < *at;
+        if open.final_lsn < self.resume_lsn
+            || (!self.ahead.is_empty() && self.ahead.get(&oid).is_some_and(is_ahead))
+        {
             return Ok(());
         }
         match self.relations.get(&oid) {

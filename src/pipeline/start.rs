@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::iceberg::POSITION_KEY;
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{LedgerRecord, PIPELINE_KEY};
 use crate::ops::{Shutdown, Stats};
@@ -82,7 +83,7 @@ pub(super) async fn connect(
     let interval = if until.is_some() { EAGER_FEEDBACK } else { stream.status_interval() };
     Ok(Flow {
         stream,
-        intake: Intake::new(committed_lsn, settings.max_value_bytes),
+        intake: Intake::new(committed_lsn, ahead(&states, committed_lsn), settings.max_value_bytes),
         window: Window::first(committed_lsn),
         committing: None,
         writers: Writers::new(Arc::clone(lake), settings.window_bytes_max / 2),
@@ -262,7 +263,13 @@ async fn lake_tables(
         })?;
         let location = table.metadata().location().to_owned();
         let target = ParquetTarget::new(location, ident, Arc::new(facts.relation.clone()))?;
-        let state = TableState { target: Arc::new(target), facts, facts_changed: false };
+        let position_lsn = properties.get(POSITION_KEY).and_then(|text| text.parse().ok());
+        let state = TableState {
+            target: Arc::new(target),
+            facts,
+            facts_changed: false,
+            position_lsn: position_lsn.unwrap_or_default(),
+        };
         match now.get(&state.facts.relation.oid) {
             Some(now) => compare(&state, now)?,
             None => tracing::warn!(
@@ -273,6 +280,13 @@ async fn lake_tables(
         states.insert(state.facts.relation.oid, state);
     }
     Ok(states)
+}
+
+/// Tables that hold more than the ledger says, after a crash in a catalog that commits tables one
+/// by one: each goes on from its own position.
+fn ahead(states: &HashMap<u32, TableState>, committed_lsn: Lsn) -> HashMap<u32, Lsn> {
+    let ahead = states.iter().filter(|(_, state)| state.position_lsn > committed_lsn);
+    ahead.map(|(&oid, state)| (oid, state.position_lsn)).collect()
 }
 
 /// Whether every followed column, as the lake and as the source have it, has a type whose binary

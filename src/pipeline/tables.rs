@@ -20,6 +20,7 @@ use crate::config::Patterns;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::pgoutput::{WireColumn, WireRelation};
+use crate::progress::Lsn;
 use crate::window::decode::{DecodedColumn, TupleDecoder, arrow_type};
 use crate::window::relation::{Column, Relation, ReplicaIdentity};
 use crate::window::wire::WalTuple;
@@ -88,6 +89,8 @@ pub(crate) struct TableState {
     pub(crate) facts: SourceFacts,
     /// Whether the facts are newer than the lake's.
     pub(crate) facts_changed: bool,
+    /// The position that the lake's table stood at when this run began.
+    pub(crate) position_lsn: Lsn,
 }
 
 /// A table whose shape changes from here on.

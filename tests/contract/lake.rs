@@ -351,6 +351,7 @@ pub(crate) fn rest_settings(uri: &str, branch: &Branch) -> RestSettings {
         uri: uri.to_owned(),
         is_nessie: true,
         reference: Some(branch.name().to_owned()),
+        branch_from: None,
         warehouse: None,
         login: Login::None,
         headers: BTreeMap::new(),

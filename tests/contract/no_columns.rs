@@ -31,7 +31,7 @@ async fn count(lake: &Lake, relation: &Relation, columns: &[ArrayRef], rows: usi
     let born = TableChange { ident: app("t"), create: Some(new), delta };
     lake.commit(None, 10, vec![born]).await.unwrap();
     let table = lake.table(&app("t")).await;
-    LiveRows::open(&lake.storage, &table).await.unwrap().count().await.unwrap()
+    LiveRows::count(&lake.storage, &table).await.unwrap()
 }
 
 async fn a_table_without_columns_counts_its_rows(lake: Lake) {

@@ -6,6 +6,7 @@ pub mod sql;
 mod staging;
 
 pub use catalog_db::{CATALOG_NAME, Connect};
+pub(crate) use staging::is_half_born;
 
 use std::collections::HashMap;
 
@@ -177,6 +178,13 @@ pub trait Committer: Send + Sync {
     /// # Errors
     /// `LAKE_IO`, `CATALOG_BUSY` (transient).
     async fn table(&self, ident: &TableIdent) -> Result<Option<Table>>;
+
+    /// As [`Committer::table`], with all iceberg_snapshots that the catalog remembers;
+    /// [`Committer::table`] may have the current one only.
+    ///
+    /// # Errors
+    /// As [`Committer::table`].
+    async fn whole_table(&self, ident: &TableIdent) -> Result<Option<Table>>;
 
     /// All tables of the catalog, the ledger included.
     ///

@@ -262,6 +262,10 @@ impl Committer for SqlCommitter {
         }
     }
 
+    async fn whole_table(&self, ident: &TableIdent) -> Result<Option<Table>> {
+        self.table(ident).await
+    }
+
     async fn tables(&self) -> Result<Vec<TableIdent>> {
         Ok(self.db.tables().await?.into_iter().map(|(ident, _)| ident).collect())
     }

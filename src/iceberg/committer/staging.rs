@@ -135,32 +135,20 @@ impl Staging {
         }
     }
 
-    /// A table of the crate's, without location if it is not in the catalog yet.
+    /// As [`build_table`], with this storage.
     pub(super) fn build_table(
         &self,
         ident: TableIdent,
         location: Option<String>,
         metadata: TableMetadata,
     ) -> Result<Table> {
-        let runtime = Runtime::try_current().map_err(|e| lake_error("no runtime", e))?;
-        let builder = Table::builder()
-            .file_io(self.storage.file_io())
-            .identifier(ident)
-            .metadata(Arc::new(metadata))
-            .runtime(runtime)
-            .disable_cache();
-        let builder = match location {
-            Some(location) => builder.metadata_location(location),
-            None => builder,
-        };
-        builder.build().map_err(|e| lake_error("a table could not be made", e))
+        build_table(&self.storage, ident, location, metadata)
     }
 
     /// The ledger's record. Who asks goes on from here, like a process that starts: what others did
     /// before is theirs.
     pub(super) fn position(&self, ledger: Option<&Table>) -> Result<Option<LedgerRecord>> {
-        let Some(ledger) = ledger else { return Ok(None) };
-        let record = LedgerRecord::from_properties(ledger.metadata().properties())?;
+        let Some(record) = record_of(ledger)? else { return Ok(None) };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *seen = Some(record.lake_commit);
         Ok(Some(record))
@@ -169,8 +157,7 @@ impl Staging {
     /// Whether the ledger still stands where this lake commit begins. `true` if it holds this very
     /// lake commit: an earlier try whose answer was lost.
     pub(super) fn fence(&self, ledger: Option<&Table>, lake_commit: &LakeCommit) -> Result<bool> {
-        let record = ledger.map(|t| LedgerRecord::from_properties(t.metadata().properties()));
-        let record = record.transpose()?;
+        let record = record_of(ledger)?;
         if record.as_ref().is_some_and(|r| r.lake_commit == lake_commit.ledger.lake_commit) {
             self.saw(lake_commit);
             return Ok(true);
@@ -311,11 +298,11 @@ impl Staging {
         record.committed_lsn.max(ahead.unwrap_or_default())
     }
 
-    /// Whether a first lake commit of ours broke off behind this table, in a catalog that commits
-    /// tables one by one: there is no ledger yet, so it is filled afresh.
+    /// Whether this table is ours to fill: made empty for this lake commit, in a catalog that makes
+    /// no tables within a transaction; or filled by a first lake commit that broke off behind it,
+    /// in one that commits tables one by one.
     fn is_half_born(&self, table: &Table, record: &LedgerRecord) -> bool {
-        let pipeline = table.metadata().properties().get(PIPELINE_KEY);
-        self.is_torn && pipeline == Some(&record.pipeline_id)
+        is_half_born(table, &record.pipeline_id, self.is_torn)
     }
 
     async fn stage_ledger(
@@ -377,6 +364,40 @@ impl Staging {
         }
         Ok(())
     }
+}
+
+/// See [`Staging::is_half_born`].
+pub(crate) fn is_half_born(table: &Table, pipeline_id: &str, is_torn: bool) -> bool {
+    let metadata = table.metadata();
+    let is_ours = metadata.properties().get(PIPELINE_KEY).is_some_and(|id| id == pipeline_id);
+    is_ours && (is_torn || metadata.current_snapshot().is_none())
+}
+
+/// What the ledger says; nothing while it was only made.
+fn record_of(ledger: Option<&Table>) -> Result<Option<LedgerRecord>> {
+    let written = ledger.filter(|ledger| ledger.metadata().current_snapshot().is_some());
+    written.map(|t| LedgerRecord::from_properties(t.metadata().properties())).transpose()
+}
+
+/// A table of the crate's, without location if it is not in the catalog yet.
+pub(super) fn build_table(
+    storage: &LakeStorage,
+    ident: TableIdent,
+    location: Option<String>,
+    metadata: TableMetadata,
+) -> Result<Table> {
+    let runtime = Runtime::try_current().map_err(|e| lake_error("no runtime", e))?;
+    let builder = Table::builder()
+        .file_io(storage.file_io())
+        .identifier(ident)
+        .metadata(Arc::new(metadata))
+        .runtime(runtime)
+        .disable_cache();
+    let builder = match location {
+        Some(location) => builder.metadata_location(location),
+        None => builder,
+    };
+    builder.build().map_err(|e| lake_error("a table could not be made", e))
 }
 
 /// A table that a lake commit changes.

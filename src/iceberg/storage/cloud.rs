@@ -107,13 +107,7 @@ fn s3(
     settings: &StorageSettings,
     credentials: Option<AwsCredentialProvider>,
 ) -> Result<Arc<dyn ObjectStore>> {
-    let mut builder = from_catalog(AmazonS3Builder::new(), settings)?;
-    for (key, value) in std::env::vars().filter(|(_, value)| !value.is_empty()) {
-        let known = key.starts_with("AWS_").then(|| key.to_ascii_lowercase());
-        let known = known.and_then(|key| AmazonS3ConfigKey::from_str(&key).ok());
-        builder = known.into_iter().fold(builder, |b, key| b.with_config(key, &value));
-    }
-    builder = from_settings(builder, settings)?;
+    let mut builder = s3_builder(settings)?;
     let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
     if builder.get_config_value(&AmazonS3ConfigKey::Region).is_none() && endpoint.is_none() {
         let what = format!("the region of {} is not known", bucket.name);
@@ -140,10 +134,35 @@ fn s3(
         .map_err(|e| bad_setting(bucket.name, e))
 }
 
-fn from_catalog(
-    mut builder: AmazonS3Builder,
-    settings: &StorageSettings,
-) -> Result<AmazonS3Builder> {
+/// What the catalog says, under what the environment says, under what the settings say.
+fn s3_builder(settings: &StorageSettings) -> Result<AmazonS3Builder> {
+    let mut builder = from_catalog(AmazonS3Builder::new(), settings);
+    for (key, value) in std::env::vars().filter(|(_, value)| !value.is_empty()) {
+        let known = key.starts_with("AWS_").then(|| key.to_ascii_lowercase());
+        let known = known.and_then(|key| AmazonS3ConfigKey::from_str(&key).ok());
+        builder = known.into_iter().fold(builder, |b, key| b.with_config(key, &value));
+    }
+    from_settings(builder, settings)
+}
+
+/// Where S3 is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct S3Place {
+    /// `http://127.0.0.1:9000`; none for Amazon's own.
+    pub endpoint: Option<String>,
+    /// Its region.
+    pub region: Option<String>,
+}
+
+pub(super) fn s3_place(settings: &StorageSettings) -> S3Place {
+    let Ok(builder) = s3_builder(settings) else { return S3Place::default() };
+    S3Place {
+        endpoint: builder.get_config_value(&AmazonS3ConfigKey::Endpoint),
+        region: builder.get_config_value(&AmazonS3ConfigKey::Region),
+    }
+}
+
+fn from_catalog(mut builder: AmazonS3Builder, settings: &StorageSettings) -> AmazonS3Builder {
     let catalog = |name| s3_setting(&settings.from_catalog, name);
     let mut set = |key, value: Option<&str>| {
         if let Some(value) = value {
@@ -156,8 +175,8 @@ fn from_catalog(
     set(AmazonS3ConfigKey::SecretAccessKey, catalog("s3.secret-access-key"));
     set(AmazonS3ConfigKey::Token, catalog("s3.session-token"));
     match catalog("s3.path-style-access") {
-        Some(path_style) => Ok(builder.with_virtual_hosted_style_request(path_style == "false")),
-        None => Ok(builder),
+        Some(path_style) => builder.with_virtual_hosted_style_request(path_style == "false"),
+        None => builder,
     }
 }
 

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-pub use cloud::{Refresh, S3Keys};
+pub use cloud::{Refresh, S3Keys, S3Place};
 pub use settings::{StorageSettings, s3_setting};
 pub(crate) use upload::Upload;
 
@@ -135,6 +135,11 @@ impl LakeStorage {
     /// Whether keys were vended for this location already.
     pub(crate) fn has_vended(&self, location: &str) -> bool {
         self.stores().contains_key(location.trim_end_matches('/'))
+    }
+
+    /// Where S3 is, as far as settings, environment and catalog say.
+    pub fn s3_place(&self) -> S3Place {
+        cloud::s3_place(&self.0.settings)
     }
 
     /// A [`FileIO`] over this storage.

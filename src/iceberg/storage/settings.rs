@@ -29,6 +29,14 @@ pub struct StorageSettings {
     pub from_catalog: HashMap<String, String>,
 }
 
+impl StorageSettings {
+    /// Whether a person gave keys, here or in `AWS_ACCESS_KEY_ID`.
+    pub fn has_keys(&self) -> bool {
+        let variable = std::env::var("AWS_ACCESS_KEY_ID").is_ok_and(|key| !key.is_empty());
+        self.access_key_id.is_some() || variable
+    }
+}
+
 /// A setting by Iceberg's names (Iceberg docs, AWS: `S3FileIO` properties).
 pub fn s3_setting<'a>(properties: &'a HashMap<String, String>, name: &str) -> Option<&'a str> {
     properties.get(name).map(String::as_str).filter(|value| !value.is_empty())

@@ -173,6 +173,7 @@ fn catalog_error(path: &Path, error: rusqlite::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::CatalogDb;
     use super::*;
 
     fn one(name: &str, old: Option<&str>, new: &str) -> Move {
@@ -209,7 +210,8 @@ mod tests {
             )
         };
         db.run(refuse).await.unwrap();
-        let error = db.swap(vec![one("a", Some("a0"), "a1")]).await.unwrap_err();
+        let all = CatalogDb::Sqlite(db.clone());
+        let error = all.swap(vec![one("a", Some("a0"), "a1")]).await.unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::Transient);
         let found = db.locations(vec![table_ident("app", "a")]).await.unwrap();
         assert_eq!(found, [Some("a0".to_owned())]);

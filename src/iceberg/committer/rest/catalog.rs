@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::iceberg::committer::{Birthplace, LakeCommit, NewTable};
+use crate::iceberg::ledger::PIPELINE_KEY;
+use crate::iceberg::row_delta::Staged;
 use crate::iceberg::storage::LakeStorage;
 
 use super::http::{Http, segment};
@@ -27,12 +29,13 @@ const TRANSACTIONS: &str = "POST /v1/{prefix}/transactions/commit";
 pub(super) struct Catalog {
     pub(super) http: Http,
     pub(super) settings: RestSettings,
+    uri: String,
     /// `<uri>/v1/<prefix>`.
     base: String,
     /// Defaults, then overrides.
     pub(super) properties: HashMap<String, String>,
     pub(super) is_torn: bool,
-    storage: LakeStorage,
+    pub(super) storage: LakeStorage,
     /// Sent when a table is loaded.
     delegation: HeaderMap,
     /// Places that were promised to tables that are not there yet.
@@ -117,6 +120,7 @@ impl Catalog {
         Ok(Self {
             http,
             settings,
+            uri,
             base,
             properties,
             is_torn,
@@ -154,11 +158,6 @@ impl Catalog {
         format!("{}/{path}", self.base)
     }
 
-    fn table_url(&self, ident: &TableIdent) -> String {
-        let namespace = namespace_path(ident.namespace());
-        self.url(&format!("namespaces/{namespace}/tables/{}", segment(ident.name())))
-    }
-
     /// A table that no path can name, or that Nessie would look for elsewhere.
     fn check_name(&self, ident: &TableIdent) -> Result<()> {
         let mut parts = ident.namespace().as_ref().iter().chain([&ident.name]);
@@ -173,8 +172,35 @@ impl Catalog {
 
     /// `loadTable`, with the current iceberg_snapshot and what refers to it only.
     pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<Loaded>> {
+        self.load_from(&self.base, ident, "refs").await
+    }
+
+    /// As [`Catalog::load`], with all iceberg_snapshots that the catalog remembers.
+    pub(super) async fn load_whole(&self, ident: &TableIdent) -> Result<Option<Loaded>> {
+        self.load_from(&self.base, ident, "all").await
+    }
+
+    /// As [`Catalog::load`], in the state of another branch, tag or commit (Nessie): a prefix of
+    /// its own.
+    pub(super) async fn load_at(&self, at: &str, ident: &TableIdent) -> Result<Option<Loaded>> {
+        let prefix = self.properties.get("prefix").map_or("", String::as_str);
+        let prefix = match prefix.split_once('|') {
+            Some((_, warehouse)) => format!("{at}|{warehouse}"),
+            None => at.to_owned(),
+        };
+        let base = format!("{}/v1/{}", self.uri, prefix_path(&prefix, true));
+        self.load_from(&base, ident, "refs").await
+    }
+
+    async fn load_from(
+        &self,
+        base: &str,
+        ident: &TableIdent,
+        snapshots: &str,
+    ) -> Result<Option<Loaded>> {
         self.check_name(ident)?;
-        let url = format!("{}?snapshots=refs", self.table_url(ident));
+        let table = table_url(base, ident);
+        let url = format!("{table}?snapshots={snapshots}");
         let answer = self.http.get(&url, &self.delegation).await;
         let Some(mut answer) = answer.map_err(|e| e.with_table(ident))? else { return Ok(None) };
         not_before_its_snapshots(&mut answer);
@@ -183,7 +209,7 @@ impl Catalog {
                 .with_table(ident)
                 .with_source(e)
         })?;
-        self.take_keys(ident, loaded.metadata.location(), &loaded.access)?;
+        self.take_keys(table, loaded.metadata.location(), &loaded.access)?;
         Ok(Some(loaded))
     }
 
@@ -241,6 +267,14 @@ impl Catalog {
             "properties": {"format-version": "2"},
         });
         let answer = self.http.send(Method::POST, &url, &self.delegation, Some(&body)).await?;
+        if answer.status == StatusCode::CONFLICT
+            && let Some(made) = self.load(ident).await?
+        {
+            // Made empty by a try that broke off.
+            let location = made.metadata.location().trim_end_matches('/').to_owned();
+            let uuid = made.metadata.uuid();
+            return Ok(Birthplace { location, uuid, renumbers: false });
+        }
         if !answer.status.is_success() {
             return Err(answer.error(&url).with_table(ident));
         }
@@ -252,9 +286,31 @@ impl Catalog {
         let StagedMetadata { table_uuid: uuid, location } = staged.metadata;
         let location = location.trim_end_matches('/').to_owned();
         let place = Birthplace { location, uuid, renumbers: self.is_nessie() };
-        self.take_keys(ident, &place.location, &staged.access)?;
+        self.take_keys(table_url(&self.base, ident), &place.location, &staged.access)?;
         promised.insert(ident.clone(), place.clone());
         Ok(place)
+    }
+
+    /// Makes a table without rows, for a catalog that makes none within a transaction.
+    pub(super) async fn make_empty(&self, staged: &Staged, pipeline_id: &str) -> Result<()> {
+        let (ident, metadata) = (&staged.ident, staged.table.metadata());
+        let namespace = namespace_path(ident.namespace());
+        let url = self.url(&format!("namespaces/{namespace}/tables"));
+        let mut properties = metadata.properties().clone();
+        properties.insert("format-version".to_owned(), "2".to_owned());
+        properties.insert(PIPELINE_KEY.to_owned(), pipeline_id.to_owned());
+        let body = json!({
+            "name": ident.name(),
+            "location": metadata.location(),
+            "schema": metadata.current_schema().as_ref(),
+            "stage-create": false,
+            "properties": properties,
+        });
+        let answer = self.http.send(Method::POST, &url, &HeaderMap::new(), Some(&body)).await?;
+        match answer.status.is_success() || answer.status == StatusCode::CONFLICT {
+            true => Ok(()),
+            false => Err(answer.error(&url).with_table(ident)),
+        }
     }
 
     /// The places of tables that are there now need not be remembered.
@@ -287,14 +343,14 @@ impl Catalog {
     }
 
     /// Hands the keys that came with a table to the storage.
-    fn take_keys(&self, ident: &TableIdent, location: &str, access: &vended::Access) -> Result<()> {
+    fn take_keys(&self, table_url: String, location: &str, access: &vended::Access) -> Result<()> {
         if self.settings.vended_credentials == Some(false) || self.storage.has_vended(location) {
             return Ok(());
         }
         let Some(keys) = access.keys(location) else { return Ok(()) };
         let refresh = vended::refresh(
             self.settings.clone(),
-            self.table_url(ident),
+            table_url,
             (location.to_owned(), self.delegation.clone()),
         );
         self.storage.vend(location, keys, refresh)
@@ -333,7 +389,13 @@ fn delegation(settings: &RestSettings) -> HeaderMap {
     headers
 }
 
-/// Levels of a namespace are separated by the unit separator (Iceberg REST spec).
+fn table_url(base: &str, ident: &TableIdent) -> String {
+    let namespace = namespace_path(ident.namespace());
+    format!("{base}/namespaces/{namespace}/tables/{}", segment(ident.name()))
+}
+
+/// Levels of a namespace are separated by the unit separator (Iceberg REST spec). frazil's own have
+/// one level; a catalog that wishes for another separator would take a name that holds it apart.
 fn namespace_path(namespace: &NamespaceIdent) -> String {
     segment(&namespace.as_ref().join("\u{1f}"))
 }

@@ -17,6 +17,9 @@
 //! under another metadata file each time; nothing here looks further back. All that a commit needs
 //! of a table is its metadata as the catalog serves it.
 //!
+//! Some catalogs make no tables within a transaction: there new tables are made empty first, and
+//! all of their first rows become visible together.
+//!
 //! A catalog that cannot commit several tables at once is refused, unless `allow_torn_commits` is
 //! set: then tables are committed one by one, the ledger last. Each carries the position it is at,
 //! so that after a crash in between nothing is applied twice to any of them.
@@ -39,6 +42,7 @@ use crate::error::{Error, Result};
 use crate::iceberg::committer::staging::{Outcome, Staging, Tries};
 use crate::iceberg::committer::{Birthplace, Committer, LakeCommit, NewTable, PastCommit};
 use crate::iceberg::ledger::{LedgerRecord, history};
+use crate::iceberg::row_delta::Staged;
 use crate::iceberg::storage::{LakeStorage, StorageSettings};
 use crate::progress::Lsn;
 
@@ -46,6 +50,9 @@ pub use settings::{Login, RestSettings};
 
 use catalog::Catalog;
 use nessie::Nessie;
+
+/// How many iceberg_snapshots the ledger keeps.
+const LEDGER_SNAPSHOTS_MAX: usize = 100;
 
 /// Commits to a REST catalog.
 pub struct RestCommitter {
@@ -61,10 +68,12 @@ impl RestCommitter {
     /// `CATALOG_SETTING`, `CATALOG_NOT_FOUND`, `CATALOG_REF`, `CATALOG_TORN` (config);
     /// `CATALOG_DOWN`, `CATALOG_AUTH` (transient); `CATALOG_ANSWER` (fatal).
     pub async fn connect(
-        settings: RestSettings,
+        mut settings: RestSettings,
         mut storage: StorageSettings,
         pipeline_id: &str,
     ) -> Result<Self> {
+        let ask = settings.vended_credentials.unwrap_or(!storage.has_keys());
+        settings.vended_credentials = Some(ask);
         let catalog = Catalog::connect(settings).await?;
         storage.from_catalog = catalog.storage_properties();
         let storage = LakeStorage::of_catalog(storage);
@@ -72,10 +81,10 @@ impl RestCommitter {
         let nessie = Nessie::of(&catalog).await?;
         let mut staging = Staging::new(storage, pipeline_id);
         staging.is_torn = catalog.is_torn();
-        if nessie.is_some() {
-            // Nessie keeps the current iceberg_snapshot only, and refuses to remove any.
-            staging.ledger_snapshots_max = usize::MAX;
-        }
+        // Nessie keeps the current iceberg_snapshot only, and refuses to remove any. Elsewhere the
+        // ledger is loaded with all of them, for each lake commit.
+        staging.ledger_snapshots_max =
+            if nessie.is_some() { usize::MAX } else { LEDGER_SNAPSHOTS_MAX };
         Ok(Self { catalog, nessie: nessie.map(Arc::new), staging })
     }
 
@@ -123,6 +132,14 @@ impl RestCommitter {
         }
     }
 
+    /// Whether the catalog refuses the commit because it makes no tables within a transaction, as
+    /// the Java reference does: it misses the very tables that were to be made.
+    fn makes_no_tables(&self, staged: &[Staged], outcome: &Result<Outcome>) -> bool {
+        let is_new = |one: &Staged| one.table.metadata_location().is_none();
+        let is_missed = matches!(outcome, Err(error) if error.code() == "CATALOG_NOT_FOUND");
+        is_missed && self.nessie.is_none() && staged.iter().any(is_new)
+    }
+
     async fn try_once(&self, lake_commit: &LakeCommit) -> Result<Outcome> {
         let ledger = self.table(&self.staging.ledger).await?;
         if self.staging.fence(ledger.as_ref(), lake_commit)? {
@@ -139,7 +156,14 @@ impl RestCommitter {
             Some(_) => nessie::commit_headers(&lake_commit.ledger)?,
             None => reqwest::header::HeaderMap::new(),
         };
-        let outcome = self.catalog.commit(&staged, headers, self.staging.is_torn).await;
+        let mut outcome = self.catalog.commit(&staged, headers, self.staging.is_torn).await;
+        if self.makes_no_tables(&staged, &outcome) {
+            let pipeline_id = &lake_commit.ledger.pipeline_id;
+            for new in staged.iter().filter(|one| one.table.metadata_location().is_none()) {
+                self.catalog.make_empty(new, pipeline_id).await?;
+            }
+            outcome = Ok(Outcome::Moved);
+        }
         match &outcome {
             Ok(Outcome::Done) => {
                 crate::ops::crash_point("after_catalog_commit");
@@ -170,7 +194,16 @@ impl Committer for RestCommitter {
     }
 
     async fn table(&self, ident: &TableIdent) -> Result<Option<Table>> {
+        if *ident == self.staging.ledger {
+            return self.whole_table(ident).await;
+        }
         let Some(loaded) = self.catalog.load(ident).await? else { return Ok(None) };
+        let location = Some(loaded.metadata_location);
+        self.staging.build_table(ident.clone(), location, loaded.metadata).map(Some)
+    }
+
+    async fn whole_table(&self, ident: &TableIdent) -> Result<Option<Table>> {
+        let Some(loaded) = self.catalog.load_whole(ident).await? else { return Ok(None) };
         let location = Some(loaded.metadata_location);
         self.staging.build_table(ident.clone(), location, loaded.metadata).map(Some)
     }

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use iceberg::TableIdent;
+use iceberg::table::Table;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::iceberg::committer::PastCommit;
+use crate::iceberg::committer::staging::build_table;
 use crate::iceberg::ledger::{LedgerRecord, PIPELINE_KEY, ROWS_KEY};
 
 use super::catalog::Catalog;
@@ -88,8 +91,7 @@ impl Nessie {
     /// `CATALOG_REF` (config) where the branch is not there; `CATALOG_DOWN` (transient).
     pub(super) async fn of(catalog: &Arc<Catalog>) -> Result<Option<Self>> {
         let property = |key: &str| catalog.properties.get(key);
-        let says = property("nessie.is-nessie-catalog").is_some_and(|v| v == "true");
-        if !says && !catalog.settings.is_nessie {
+        if !catalog.is_nessie() {
             return Ok(None);
         }
         let uri = catalog.settings.uri.trim_end_matches('/');
@@ -103,7 +105,15 @@ impl Nessie {
         let reference = catalog.settings.reference.clone();
         let reference = reference.unwrap_or_else(|| standard.to_owned());
         let nessie = Self { catalog: Arc::clone(catalog), api, reference };
-        match nessie.find(&nessie.reference).await? {
+        let mut found = nessie.find(&nessie.reference).await?;
+        if let (None, Some(from)) = (&found, &catalog.settings.branch_from) {
+            let from =
+                nessie.find(from).await?.ok_or_else(|| bad_reference(from, "does not exist"))?;
+            nessie.make(ReferenceKind::Branch, &nessie.reference, &from).await?;
+            tracing::info!(branch = nessie.reference, from = from.name, "the branch is made");
+            found = nessie.find(&nessie.reference).await?;
+        }
+        match found {
             Some(found) if found.kind == ReferenceKind::Branch => Ok(Some(nessie)),
             Some(_) => {
                 Err(bad_reference(&nessie.reference, "is a tag: nothing can be written there"))
@@ -295,6 +305,9 @@ impl Nessie {
     ) -> Result<bool> {
         let target = self.find(into).await?;
         let target = target.ok_or_else(|| bad_reference(into, "does not exist"))?;
+        if self.log(into, 1).await?.is_empty() {
+            return self.move_branch(&target, from).await.map(|()| true);
+        }
         let path = format!("trees/{}/history/merge", reference_at(&target));
         let all: BTreeMap<&String, [&String; 1]> =
             properties.iter().map(|(key, value)| (key, [value])).collect();
@@ -314,6 +327,24 @@ impl Nessie {
             _ => error,
         })?;
         Ok(answer.json()?.get("wasApplied") == Some(&Value::Bool(true)))
+    }
+
+    /// Lets an empty branch begin where `to` stands: there is nothing to merge with.
+    async fn move_branch(&self, branch: &Reference, to: &Reference) -> Result<()> {
+        let body = json!({"type": "BRANCH", "name": to.name, "hash": to.hash});
+        let path = format!("trees/{}?type=BRANCH", reference_at(branch));
+        self.send(Method::PUT, &path, Some(&body)).await.map(|_| ())
+    }
+
+    /// A table as it stands at a commit.
+    ///
+    /// # Errors
+    /// `CATALOG_DOWN` (transient).
+    pub async fn table_at(&self, at: &Reference, ident: &TableIdent) -> Result<Option<Table>> {
+        let reference = format!("{}@{}", at.name, at.hash);
+        let Some(loaded) = self.catalog.load_at(&reference, ident).await? else { return Ok(None) };
+        let location = Some(loaded.metadata_location);
+        build_table(&self.catalog.storage, ident.clone(), location, loaded.metadata).map(Some)
     }
 
     /// The tables that differ between two states, each a branch, tag or `name@hash`.

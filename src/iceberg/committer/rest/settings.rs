@@ -15,6 +15,8 @@ pub struct RestSettings {
     pub is_nessie: bool,
     /// The branch to write to (Nessie); the catalog's default branch where nothing is said.
     pub reference: Option<String>,
+    /// Make `reference` from this branch if it is not there.
+    pub branch_from: Option<String>,
     /// The warehouse, by the catalog's name for it.
     pub warehouse: Option<String>,
     /// How to log in.
