@@ -319,8 +319,8 @@ fn with_next_id(metadata: &TableMetadata, schema: &Schema) -> Result<SchemaRef> 
     schema.map(Arc::new).map_err(|e| lake_error("the lake's schema", e))
 }
 
-/// The updates that make `schema` the current one. It goes under its own id: Nessie refuses one that
-/// is taken, also by the same schema, where the crate looks for a free one.
+/// The updates that make `schema` the current one. It goes under its own id: Nessie refuses one
+/// that is taken, also by the same schema, where the crate looks for a free one.
 fn schema_updates(metadata: &TableMetadata, schema: &SchemaRef) -> Vec<TableUpdate> {
     let schema_id = schema.schema_id();
     if schema_id == metadata.current_schema_id() {

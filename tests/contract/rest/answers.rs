@@ -142,6 +142,7 @@ async fn silence_ends_at_the_timeout() {
     place.proxy.clear();
     place.proxy.set_rules([Rule::on("POST", COMMIT).next(1).delay(Duration::from_secs(5))]);
     assert_eq!(lake.committer.commit(&commit).await.unwrap().0, 20);
+    assert!(place.sent() >= 2, "it waited for the answer");
     // The first one arrives late, if at all, and is refused: the ledger has moved.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(place.lake_commits().await.len(), 2);

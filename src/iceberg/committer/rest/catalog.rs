@@ -365,8 +365,8 @@ fn nessie_takes(name: &str) -> bool {
     !name.contains(['@', '#']) && !is_quoted && !leads_up
 }
 
-/// A catalog may note the time of a change by its own clock, which may be behind that of whoever made
-/// the iceberg_snapshot; the crate then takes the table for a broken one.
+/// A catalog may note the time of a change by its own clock, which may be behind that of whoever
+/// made the iceberg_snapshot; the crate then takes the table for a broken one.
 fn not_before_its_snapshots(answer: &mut Value) {
     let Some(metadata) = answer.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     let lists = ["snapshots", "snapshot-log"].iter().filter_map(|key| metadata.get(*key));
