@@ -10,6 +10,7 @@
 #![allow(dead_code, unreachable_pub, reason = "support is written for tests to come")]
 
 mod behaviour;
+mod branches;
 mod contract;
 #[cfg(feature = "failpoints")]
 mod crash;

@@ -245,7 +245,10 @@ async fn at(lake: &Lake, when: &When) -> Result<(String, Value)> {
         shown.add_row([Cell::new(name), number(id)]);
     }
     let mut json = as_json(&past);
-    json["snapshots"] = snapshots.iter().map(|(name, id)| (name.clone(), json!(id))).collect();
+    if let Some(object) = json.as_object_mut() {
+        let all = snapshots.iter().map(|(name, id)| (name.clone(), json!(id))).collect();
+        object.insert("snapshots".to_owned(), all);
+    }
     Ok((format!("position {position}\n{shown}"), json))
 }
 

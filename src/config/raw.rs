@@ -345,4 +345,14 @@ mod tests {
         let settings = |config: crate::config::Config| format!("{:?}", config.settings);
         assert_eq!(settings(full.unwrap()), settings(bare.unwrap()));
     }
+
+    #[test]
+    fn the_example_of_the_compose_stack_is_valid() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let raw = RawConfig::read(&root.join("compose/frazil.yaml")).unwrap();
+        let url = "source: {url: 'postgres://h/d'}";
+        let raw = raw.over(RawConfig::parse(url, "url").unwrap()).unwrap();
+        let config = crate::config::Config::resolve(raw).unwrap();
+        assert!(config.lake.is_nessie(), "{}", config.lake);
+    }
 }

@@ -73,7 +73,7 @@ fn count(metrics: &mut Metrics, id: i32, chunk: &ColumnChunkMetaData) {
 /// The type of a top-level field that can have bounds.
 fn bounded_type(schema: &Schema, id: i32) -> Option<&PrimitiveType> {
     match schema.as_struct().field_by_id(id)?.field_type.as_ref() {
-        Type::Primitive(PrimitiveType::Float | PrimitiveType::Double) => None,
+        Type::Primitive(PrimitiveType::Float | PrimitiveType::Double | PrimitiveType::Uuid) => None,
         Type::Primitive(primitive) => Some(primitive),
         _ => None,
     }

@@ -17,7 +17,7 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::async_writer::AsyncArrowWriter;
 use parquet::basic::{Compression, Encoding, LogicalType, Type as Physical, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::{ColumnPath, SchemaDescriptor, Type, TypePtr};
 use uuid::Uuid;
 
@@ -207,6 +207,12 @@ fn properties(first: &RecordBatch, hints: &ColumnHints) -> WriterProperties {
             }
             DataType::Utf8 if hints.repeats(field, column) => {
                 properties = properties.set_column_dictionary_enabled(path, true);
+            }
+            // A uuid: Java's reader compares its halves as signed numbers and skips row groups that
+            // have the value (apache/iceberg#14216).
+            DataType::FixedSizeBinary(16) => {
+                properties =
+                    properties.set_column_statistics_enabled(path, EnabledStatistics::None);
             }
             _ => {}
         }

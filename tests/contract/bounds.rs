@@ -75,7 +75,7 @@ async fn nothing_is_above_an_upper_bound() {
 }
 
 #[tokio::test]
-async fn numbers_uuids_and_floats() {
+async fn numbers_and_floats() {
     let big = 10_i128.pow(37);
     for (precision, values) in [(38, [-big, big]), (18, [-5, 7]), (9, [-5, 7])] {
         let array = Decimal128Array::from(values.to_vec());
@@ -88,11 +88,15 @@ async fn numbers_uuids_and_floats() {
         };
         assert_eq!([number(low), number(high)], values);
     }
-    let ids = [[0xff_u8; 16], [1; 16]];
-    let array: ArrayRef = Arc::new(FixedSizeBinaryArray::try_from_iter(ids.iter()).unwrap());
-    let (low, high) = bounds(&written(PgType::Uuid, &[array]).await);
-    assert_eq!(low, Some(Datum::uuid(uuid::Uuid::from_bytes([1; 16]))));
-    assert_eq!(high, Some(Datum::uuid(uuid::Uuid::from_bytes([0xff; 16]))));
     let floats: ArrayRef = Arc::new(Float64Array::from(vec![1.0, f64::NAN]));
     assert_eq!(bounds(&written(PgType::Float8, &[floats]).await), (None, None));
+}
+
+/// Iceberg's Java library orders uuids by their halves as signed numbers: by right bounds it did not
+/// find the files that a delete reaches, and Spark and Trino showed deleted rows.
+#[tokio::test]
+async fn a_uuid_has_no_bounds() {
+    let ids = [[0xff_u8; 16], [1; 16]];
+    let array: ArrayRef = Arc::new(FixedSizeBinaryArray::try_from_iter(ids.iter()).unwrap());
+    assert_eq!(bounds(&written(PgType::Uuid, &[array]).await), (None, None));
 }

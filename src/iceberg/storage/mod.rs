@@ -2,7 +2,7 @@
 //!
 //! A location is the literal string that stands in Iceberg metadata, `file:///lake/app/t/data/x` or
 //! `s3://bucket/wh/app/t/data/x`. No reader decodes it, so neither do we: names are percent-encoded
-//! once, when a table gets its folder, and the encoded text is the name on disk or the object's key.
+//! once, when a table gets its folder, and the encoded text is the file's name or the object's key.
 //!
 //! Durability: an object counts once the store has answered, with the checksum it was sent with. A
 //! local file counts only after `fsync` of the file and of each directory that names it

@@ -1,6 +1,6 @@
-//! The database of a SQL catalog: the tables that the JDBC catalog of Iceberg (schema V1) and the
-//! SqlCatalog of PyIceberg know, in a SQLite file or in Postgres, and one SQL transaction that
-//! moves many tables at once.
+//! The database of a SQL catalog: the tables that Iceberg's JDBC catalog (schema V1) and
+//! PyIceberg's SqlCatalog know, in a SQLite file or in Postgres, and one SQL transaction that moves
+//! many tables at once.
 
 mod postgres;
 mod sqlite;

@@ -59,7 +59,10 @@ impl PostgresDb {
     async fn client(&self) -> Result<tokio::sync::MutexGuard<'_, Option<Client>>> {
         let mut client = self.client.lock().await;
         if client.as_ref().is_none_or(Client::is_closed) {
-            *client = Some((self.connect)().await?);
+            let connected = (self.connect)().await?;
+            // Our connections have no search path; Iceberg's JDBC catalog looks in this schema.
+            connected.batch_execute("SET search_path = public").await.map_err(catalog_error)?;
+            *client = Some(connected);
         }
         Ok(client)
     }

@@ -58,7 +58,10 @@ impl Http {
             }
         }
         if let Some(proxy) = &settings.proxy {
-            let bad = |e| setting("proxy", format!("`{proxy}` is no proxy")).with_source(e);
+            // The URL may hold a password.
+            let bad = |e: reqwest::Error| {
+                setting("proxy", "is no URL of a proxy".to_owned()).with_source(e.without_url())
+            };
             builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(bad)?);
         }
         let client = builder.build().map_err(|e| {
@@ -138,6 +141,12 @@ impl Http {
                 .with_cure("write it as http://host:19120/iceberg")
                 .with_source(error);
         }
+        if is_certificate(&error) {
+            let what = format!("the certificate of {} is not trusted", self.uri);
+            return Error::config("CATALOG_TLS", what)
+                .with_cure("name the authority that signed it: catalog.ca_file")
+                .with_source(error);
+        }
         let what = match (error.is_timeout(), error.is_connect()) {
             (true, _) => "the catalog did not answer in time",
             (_, true) => "the catalog cannot be reached",
@@ -201,6 +210,22 @@ impl Answer {
     }
 }
 
+/// rustls's own error lies deep below reqwest's.
+fn is_certificate(error: &reqwest::Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        // An `io::Error` does not give what it wraps as its source.
+        next = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => cause.source(),
+        };
+    }
+    false
+}
+
 fn is_login(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 419)
 }
@@ -218,7 +243,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 pub(super) fn header_map(headers: &BTreeMap<String, String>) -> Result<HeaderMap> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
-        let bad = || setting("headers", format!("`{name}: {value}` is no HTTP header"));
+        // The value may be a secret.
+        let bad = || setting("headers", format!("`{name}` has a name or value that none may have"));
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| bad().with_source(e))?;
         map.insert(name, HeaderValue::from_str(value).map_err(|e| bad().with_source(e))?);
     }

@@ -1,6 +1,6 @@
 //! What Nessie has beyond the Iceberg REST protocol: branches, tags, and a log in which each lake
-//! commit is one entry (Nessie REST API v2). The entry carries the ledger's record as properties, so
-//! that the log reads as the history of the source, and so that an LSN leads to a commit hash.
+//! commit is one entry (Nessie REST API v2). The entry carries the ledger's record as properties,
+//! so that the log reads as the history of the source, and an LSN leads to a commit hash.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -406,7 +406,7 @@ fn message(record: &LedgerRecord) -> String {
     )
 }
 
-/// JSON with everything beyond ASCII as `\uXXXX`: headers are ASCII.
+/// JSON with everything beyond ASCII escaped (RFC 8259, section 7): headers are ASCII.
 fn ascii_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for unit in json.encode_utf16() {

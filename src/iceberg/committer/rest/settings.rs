@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 /// How to reach a catalog that speaks the Iceberg REST protocol.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RestSettings {
     /// Where it is: `http://127.0.0.1:19120/iceberg`.
     pub uri: String,
@@ -35,6 +35,16 @@ pub struct RestSettings {
     pub vended_credentials: Option<bool>,
     /// Go on with a catalog that can't commit several tables at once.
     pub allow_torn_commits: bool,
+}
+
+/// Without what may be a secret: headers, the proxy's URL.
+impl std::fmt::Debug for RestSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("RestSettings");
+        shown.field("uri", &self.uri).field("reference", &self.reference);
+        shown.field("warehouse", &self.warehouse).field("login", &self.login);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// How to log in to a REST catalog.
