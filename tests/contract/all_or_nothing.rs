@@ -5,55 +5,49 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use frazil::error::Kind;
-use frazil::iceberg::Table;
-use frazil::iceberg::committer::sql::SqlCommitter;
+use frazil::iceberg::ledger::ledger_ident;
 
-use super::{Lake, app, change, create, files, lake_commit, want};
+use super::{Lake, app, change, create, files, on_every_catalog, want};
+
+on_every_catalog! {
+    one_bad_table_stops_all,
+    a_pinned_reader_sees_one_position,
+}
 
 /// One table of three can't be committed: none is.
-#[tokio::test]
-async fn one_bad_table_stops_all() {
-    let lake = Lake::new().await;
+async fn one_bad_table_stops_all(lake: Lake) {
     let (a, b, ghost) = (app("a"), app("b"), app("ghost"));
     let born = [&a, &b].map(|t| create(t, vec![]));
     lake.commit(None, 10, born.into()).await.unwrap();
 
-    let mut changes = Vec::new();
-    for ident in [&a, &b] {
-        changes.push(change(ident, vec![lake.segment(ident, &[(1, "x")], &[]).await]));
-    }
-    changes.push(change(&ghost, vec![lake.segment(&ghost, &[(1, "x")], &[]).await]));
-    let before = files(lake.folder.path());
-    let error = lake.commit(Some(10), 20, changes).await.unwrap_err();
+    let mut commit = lake.insert((10, 20), &[&a, &b], 1).await;
+    commit.changes.push(change(&ghost, vec![lake.segment(&ghost, &[(1, "x")], &[]).await]));
+    let before = lake.files(&[&a, &b]).await;
+    let error = lake.committer.commit(&commit).await.unwrap_err();
 
     assert_eq!(error.code(), "LAKE_REWOUND");
-    assert_eq!(files(lake.folder.path()), before, "the failed try left files behind");
+    assert_eq!(lake.files(&[&a, &b]).await, before, "the failed try left files behind");
     assert_eq!(lake.rows(&a).await, want(&[]));
     assert_eq!(lake.rows(&b).await, want(&[]));
-    assert_eq!(lake.committer.position().await.unwrap().unwrap().committed_lsn.0, 10);
+    assert_eq!(lake.position().await, 10);
 }
 
-/// Storage fails under one table and comes back: the same lake commit is made then, once.
+/// The folder of one table is gone and comes back: the same lake commit is made then, once.
 #[tokio::test]
 async fn a_failed_try_is_made_good() {
-    let lake = Lake::new().await;
+    let lake = Lake::on_sqlite().await;
     let (a, b) = (app("a"), app("b"));
     lake.commit(None, 10, [&a, &b].map(|t| create(t, vec![])).into()).await.unwrap();
-    let mut changes = Vec::new();
-    for ident in [&a, &b] {
-        changes.push(change(ident, vec![lake.segment(ident, &[(1, "x")], &[]).await]));
-    }
-    let commit = lake_commit(Some(10), 20, changes);
-    let before = files(lake.folder.path());
-    let (there, gone) =
-        (lake.folder.path().join("app/b/metadata"), lake.folder.path().join("gone"));
+    let commit = lake.insert((10, 20), &[&a, &b], 1).await;
+    let before = files(lake.folder());
+    let (there, gone) = (lake.folder().join("app/b/metadata"), lake.folder().join("gone"));
     std::fs::rename(&there, &gone).unwrap();
     std::fs::write(&there, "in the way").unwrap();
     let error = lake.committer.commit(&commit).await.unwrap_err();
     assert_eq!((error.code(), error.kind()), ("LAKE_IO", Kind::Transient));
     std::fs::remove_file(&there).unwrap();
     std::fs::rename(&gone, &there).unwrap();
-    assert_eq!(files(lake.folder.path()), before, "the failed try left files behind");
+    assert_eq!(files(lake.folder()), before, "the failed try left files behind");
 
     assert_eq!(lake.committer.commit(&commit).await.unwrap().0, 20);
     assert_eq!(lake.rows(&a).await, want(&[(1, "x")]));
@@ -61,35 +55,29 @@ async fn a_failed_try_is_made_good() {
 }
 
 /// A reader that pins one catalog state finds every table at the same position.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pinned_reader_sees_one_position() {
-    let lake = Lake::new().await;
-    let idents: Vec<_> = ["a", "b", "c", "d"].map(app).into();
+async fn a_pinned_reader_sees_one_position(lake: Lake) {
+    let idents: Vec<_> = ["a", "b", "c"].map(app).into();
     lake.commit(None, 1, idents.iter().map(|t| create(t, vec![])).collect()).await.unwrap();
 
-    let reader = SqlCommitter::open(lake.folder.path(), "p").await.unwrap();
+    let mut asked = idents.clone();
+    asked.push(ledger_ident("p"));
+    let reader = lake.reader().await;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
     let reading = tokio::spawn(async move {
         let mut seen = BTreeSet::new();
         while !stopped.load(Ordering::Relaxed) {
-            let tables = reader.pinned().await.unwrap();
-            let position =
-                |t: &Table| t.metadata().properties().get("frazil.position").cloned().unwrap();
-            let positions: Vec<_> = tables.iter().map(position).collect();
-            assert_eq!(positions.len(), 5);
+            let positions = reader.positions(&asked).await;
+            assert_eq!(positions.len(), 4);
             assert!(positions.windows(2).all(|w| w[0] == w[1]), "torn: {positions:?}");
             seen.insert(positions[0].clone());
         }
         seen.len()
     });
-    for lsn in 1..40 {
-        let mut changes = Vec::new();
-        for ident in &idents {
-            let key = i64::try_from(lsn).unwrap();
-            changes.push(change(ident, vec![lake.segment(ident, &[(key, "x")], &[]).await]));
-        }
-        lake.commit(Some(lsn), lsn + 1, changes).await.unwrap();
+    for lsn in 1..lake.rounds(40, 10) {
+        let all: Vec<_> = idents.iter().collect();
+        let commit = lake.insert((lsn, lsn + 1), &all, i64::try_from(lsn).unwrap()).await;
+        lake.committer.commit(&commit).await.unwrap();
     }
     stop.store(true, Ordering::Relaxed);
     assert!(reading.await.unwrap() > 3, "the reader saw too few states");

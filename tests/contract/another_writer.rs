@@ -1,10 +1,15 @@
 //! Two frazils on one ledger: the second to commit on a base stops.
 
-use super::{Lake, app, change, create, lake_commit};
+use super::{Lake, app, change, create, lake_commit, on_every_catalog};
 
-#[tokio::test]
-async fn the_second_writer_on_a_base_stops() {
-    let lake = Lake::new().await;
+on_every_catalog! {
+    the_second_writer_on_a_base_stops,
+    the_second_writer_stops_where_the_position_did_not_move,
+    two_first_commits_do_not_both_pass,
+    a_lake_commit_that_was_made_is_not_made_again,
+}
+
+async fn the_second_writer_on_a_base_stops(lake: Lake) {
     let t = app("t");
     lake.commit(None, 10, vec![create(&t, vec![])]).await.unwrap();
     let other = lake.another().await;
@@ -19,18 +24,14 @@ async fn the_second_writer_on_a_base_stops() {
 }
 
 /// P alone does not tell writers apart while it stands still.
-#[tokio::test]
-async fn the_second_writer_stops_where_the_position_did_not_move() {
-    let lake = Lake::new().await;
+async fn the_second_writer_stops_where_the_position_did_not_move(lake: Lake) {
     lake.commit(None, 10, vec![]).await.unwrap();
     let other = lake.another().await;
     other.commit(&lake_commit(Some(10), 10, vec![])).await.unwrap();
     assert_eq!(lake.commit(Some(10), 30, vec![]).await.unwrap_err().code(), "ANOTHER_WRITER");
 }
 
-#[tokio::test]
-async fn two_first_commits_do_not_both_pass() {
-    let lake = Lake::new().await;
+async fn two_first_commits_do_not_both_pass(lake: Lake) {
     let other = lake.another().await;
     let (one, two) = (lake_commit(None, 10, vec![]), lake_commit(None, 11, vec![]));
     let (one, two) = tokio::join!(lake.committer.commit(&one), other.commit(&two));
@@ -39,9 +40,7 @@ async fn two_first_commits_do_not_both_pass() {
 }
 
 /// The answer was lost and the same lake commit comes again: it is not made twice.
-#[tokio::test]
-async fn a_lake_commit_that_was_made_is_not_made_again() {
-    let lake = Lake::new().await;
+async fn a_lake_commit_that_was_made_is_not_made_again(lake: Lake) {
     let t = app("t");
     lake.commit(None, 10, vec![create(&t, vec![])]).await.unwrap();
     let files = lake.segment(&t, &[(1, "x")], &[]).await;

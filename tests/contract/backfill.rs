@@ -10,11 +10,11 @@ use frazil::iceberg::rewrite::backfill;
 use frazil::iceberg::schema::evolve;
 use frazil::window::relation::PgType;
 
-use super::{Lake, app, change, column, create, relation, summary, want};
+use super::{Lake, app, change, column, create, on_every_catalog, relation, summary, want};
 
-#[tokio::test]
-async fn old_rows_get_the_default() {
-    let lake = Lake::new().await;
+on_every_catalog! { old_rows_get_the_default }
+
+async fn old_rows_get_the_default(lake: Lake) {
     let t = app("t");
     let one = lake.segment(&t, &[(1, "a"), (2, "b")], &[]).await;
     lake.commit(None, 10, vec![create(&t, vec![one])]).await.unwrap();
@@ -27,7 +27,7 @@ async fn old_rows_get_the_default() {
     let schema = evolve(table.metadata().current_schema(), &later, false).unwrap().unwrap();
     let seven: ArrayRef = Arc::new(Int32Array::from(vec![7]));
     let files = live_data_files(&table).await.unwrap();
-    let location = lake.storage.table_location(&t);
+    let location = table.metadata().location().to_owned();
     let rewritten =
         backfill(&lake.storage, &location, &schema, &files, &[(3, seven.clone())]).await.unwrap();
     assert_eq!(rewritten.len(), 2);

@@ -17,13 +17,13 @@ use super::{Lake, app, column, noise, relation};
 
 /// Writes `values` as column 2 of a table, one row group per inner slice's worth of bytes.
 async fn written(pg_type: PgType, batches: &[ArrayRef]) -> DataFile {
-    let lake = Lake::new().await;
+    let lake = Lake::on_sqlite().await;
     let mut r = relation("t");
     r.columns[1] = column("v", 2, pg_type);
     let schema = NewTable::for_relation(&r, false).unwrap().schema;
     let layout = Layout::new(&schema, &r).unwrap();
     let hints = Arc::new(ColumnHints::default());
-    let location = lake.storage.table_location(&app("t"));
+    let location = lake.home(&app("t")).await;
     let mut writer =
         FileWriter::new(&lake.storage, &location, &schema, FileContent::Data, &hints).unwrap();
     for values in batches {

@@ -23,7 +23,7 @@ async fn encodings(lake: &Lake, hints: &Arc<ColumnHints>, rows: usize) -> Vec<bo
         Arc::new(StringArray::from_iter_values((0..rows).map(|i| format!("value {i}")))),
         Arc::new(StringArray::from_iter_values((0..rows).map(|i| format!("city {}", i % 5)))),
     ];
-    let location = lake.storage.table_location(&app("t"));
+    let location = lake.home(&app("t")).await;
     let content = FileContent::Data;
     let mut writer = FileWriter::new(&lake.storage, &location, &schema, content, hints).unwrap();
     writer.write(&layout.rows(&columns, &[], rows).unwrap()).await.unwrap();
@@ -39,7 +39,7 @@ async fn encodings(lake: &Lake, hints: &Arc<ColumnHints>, rows: usize) -> Vec<bo
 
 #[tokio::test]
 async fn a_dictionary_only_where_strings_repeat() {
-    let lake = Lake::new().await;
+    let lake = Lake::on_sqlite().await;
     let hints = Arc::new(ColumnHints::default());
     assert_eq!(encodings(&lake, &hints, 10).await, [false, false], "too few rows to tell");
     assert_eq!(encodings(&lake, &hints, 1000).await, [false, true]);
@@ -48,12 +48,12 @@ async fn a_dictionary_only_where_strings_repeat() {
 
 #[tokio::test]
 async fn no_rows_make_no_file() {
-    let lake = Lake::new().await;
+    let lake = Lake::on_sqlite().await;
     let schema = NewTable::for_relation(&relation("t"), false).unwrap().schema;
-    let location = lake.storage.table_location(&app("t"));
+    let location = lake.home(&app("t")).await;
     let hints = Arc::new(ColumnHints::default());
     let writer =
         FileWriter::new(&lake.storage, &location, &schema, FileContent::Data, &hints).unwrap();
     assert!(writer.close().await.unwrap().is_none());
-    assert!(!lake.folder.path().join("app").exists());
+    assert!(!lake.folder().join("app").exists());
 }

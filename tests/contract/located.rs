@@ -9,11 +9,11 @@ use frazil::iceberg::data_files::{ColumnHints, FileContent, FileWriter};
 use frazil::iceberg::layout::Layout;
 use frazil::iceberg::read::{live_data_files, locate, read_rows};
 
-use super::{Lake, app, change, create, noise, relation};
+use super::{Lake, app, change, create, noise, on_every_catalog, relation};
 
-#[tokio::test]
-async fn the_newest_row_of_each_key_is_found() {
-    let lake = Lake::new().await;
+on_every_catalog! { the_newest_row_of_each_key_is_found }
+
+async fn the_newest_row_of_each_key_is_found(lake: Lake) {
     let t = app("t");
     let many: Vec<(i64, String)> = (0..5_000).map(|i| (i, format!("v{i}"))).collect();
     let many: Vec<(i64, &str)> = many.iter().map(|(i, v)| (*i, v.as_str())).collect();
@@ -44,11 +44,11 @@ async fn the_newest_row_of_each_key_is_found() {
 
 #[tokio::test]
 async fn a_row_of_a_later_row_group_is_found() {
-    let lake = Lake::new().await;
+    let lake = Lake::on_sqlite().await;
     let t = app("t");
     let mut noise = noise();
     let rows: Vec<(i64, String)> = (0..24).map(|id| (id * 10, noise())).collect();
-    let location = lake.storage.table_location(&t);
+    let location = lake.home(&t).await;
     let schema = NewTable::for_relation(&relation("t"), false).unwrap().schema;
     let layout = Layout::new(&schema, &relation("t")).unwrap();
     let hints = Arc::new(ColumnHints::default());

@@ -10,13 +10,17 @@ use frazil::iceberg::read::LiveRows;
 use frazil::iceberg::row_delta::{RowDelta, SegmentFiles};
 use frazil::window::relation::Relation;
 
-use super::{Lake, app, relation};
+use super::{Lake, app, on_every_catalog, relation};
 
-async fn count(relation: &Relation, columns: &[ArrayRef], rows: usize) -> u64 {
-    let lake = Lake::new().await;
+on_every_catalog! {
+    a_table_without_columns_counts_its_rows,
+    a_table_without_a_key_keeps_equal_rows,
+}
+
+async fn count(lake: &Lake, relation: &Relation, columns: &[ArrayRef], rows: usize) -> u64 {
     let new = NewTable::for_relation(relation, false).unwrap();
     let layout = Layout::new(&new.schema, relation).unwrap();
-    let location = lake.storage.table_location(&app("t"));
+    let location = lake.location(&app("t"), &new).await;
     let (content, hints) = (FileContent::Data, Arc::new(ColumnHints::default()));
     let mut writer =
         FileWriter::new(&lake.storage, &location, &new.schema, content, &hints).unwrap();
@@ -30,19 +34,17 @@ async fn count(relation: &Relation, columns: &[ArrayRef], rows: usize) -> u64 {
     LiveRows::count(&lake.storage, &table).await.unwrap()
 }
 
-#[tokio::test]
-async fn a_table_without_columns_counts_its_rows() {
+async fn a_table_without_columns_counts_its_rows(lake: Lake) {
     let mut r = relation("t");
     r.columns.clear();
     r.key.clear();
-    assert_eq!(count(&r, &[], 3).await, 3);
+    assert_eq!(count(&lake, &r, &[], 3).await, 3);
 }
 
-#[tokio::test]
-async fn a_table_without_a_key_keeps_equal_rows() {
+async fn a_table_without_a_key_keeps_equal_rows(lake: Lake) {
     let mut r = relation("t");
     r.columns.truncate(1);
     r.key.clear();
     let equal: ArrayRef = Arc::new(Int64Array::from(vec![7, 7]));
-    assert_eq!(count(&r, &[equal], 2).await, 2);
+    assert_eq!(count(&lake, &r, &[equal], 2).await, 2);
 }

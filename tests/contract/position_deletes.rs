@@ -6,12 +6,15 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use frazil::iceberg::row_delta::SegmentFiles;
+use iceberg::io::FileIO;
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat};
 use parquet::arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY};
 
-use super::{Lake, app, change, create, summary, want};
+use super::{Lake, app, change, create, on_every_catalog, summary, want};
 
-fn position_deletes(location: &str, deletes: &[(&str, i64)]) -> DataFile {
+on_every_catalog! { rows_at_deleted_positions_are_gone }
+
+async fn position_deletes(io: &FileIO, location: &str, deletes: &[(&str, i64)]) -> DataFile {
     let field = |name, ty, id: i32| {
         let id = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string())]);
         Field::new(name, ty, false).with_metadata(id)
@@ -23,31 +26,30 @@ fn position_deletes(location: &str, deletes: &[(&str, i64)]) -> DataFile {
     let paths: ArrayRef = Arc::new(StringArray::from_iter_values(deletes.iter().map(|d| d.0)));
     let rows: ArrayRef = Arc::new(Int64Array::from_iter_values(deletes.iter().map(|d| d.1)));
     let batch = RecordBatch::try_new(schema.clone(), vec![paths, rows]).unwrap();
-    let path = location.strip_prefix("file://").unwrap();
-    let mut writer =
-        ArrowWriter::try_new(std::fs::File::create(path).unwrap(), schema, None).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, None).unwrap();
     writer.write(&batch).unwrap();
-    writer.close().unwrap();
+    let bytes = writer.into_inner().unwrap();
+    let size = bytes.len() as u64;
+    io.new_output(location).unwrap().write(bytes.into()).await.unwrap();
     DataFileBuilder::default()
         .content(DataContentType::PositionDeletes)
         .file_path(location.to_owned())
         .file_format(DataFileFormat::Parquet)
         .record_count(deletes.len() as u64)
-        .file_size_in_bytes(std::fs::metadata(path).unwrap().len())
+        .file_size_in_bytes(size)
         .build()
         .unwrap()
 }
 
-#[tokio::test]
-async fn rows_at_deleted_positions_are_gone() {
-    let lake = Lake::new().await;
+async fn rows_at_deleted_positions_are_gone(lake: Lake) {
     let t = app("t");
     let one = lake.segment(&t, &[(1, "a"), (2, "b"), (3, "c")], &[]).await;
     let two = lake.segment(&t, &[(4, "d"), (5, "e")], &[]).await;
     let (first, second) = (one.data[0].file_path().to_owned(), two.data[0].file_path().to_owned());
     lake.commit(None, 10, vec![create(&t, vec![one, two])]).await.unwrap();
-    let location = format!("{}/data/positions.parquet", lake.storage.table_location(&t));
-    let file = position_deletes(&location, &[(&first, 0), (&first, 2), (&second, 1)]);
+    let location = format!("{}/data/positions.parquet", lake.home(&t).await);
+    let deletes = [(first.as_str(), 0), (&first, 2), (&second, 1)];
+    let file = position_deletes(&lake.storage.file_io(), &location, &deletes).await;
     let segment = SegmentFiles { deletes: vec![file], ..SegmentFiles::default() };
     lake.commit(Some(10), 20, vec![change(&t, vec![segment])]).await.unwrap();
     assert_eq!(lake.rows(&t).await, want(&[(2, "b"), (4, "d")]));

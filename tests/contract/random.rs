@@ -6,9 +6,12 @@ use frazil::iceberg::row_delta::SegmentFiles;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Lake, app, change, create, summary};
+use super::{Lake, app, change, create, on_every_catalog, summary};
+
+on_every_catalog! { the_lake_is_the_model }
 
 const COMMITS: u64 = 120;
+const COMMITS_AWAY: u64 = 20;
 const KEYS: i64 = 40;
 
 type Model = BTreeMap<i64, String>;
@@ -34,17 +37,15 @@ async fn segment(lake: &Lake, random: &mut StdRng, model: &mut Model) -> Segment
     lake.segment(&ident, &rows, &deleted).await
 }
 
-#[tokio::test]
-async fn the_lake_is_the_model() {
+async fn the_lake_is_the_model(lake: Lake) {
     let seed = std::env::var("FRAZIL_SEED").ok().and_then(|s| s.parse().ok());
     let seed = seed.unwrap_or_else(rand::random::<u64>);
     println!("FRAZIL_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let lake = Lake::new().await;
     let t = app("t");
     let mut model = Model::new();
     lake.commit(None, 1, vec![create(&t, vec![])]).await.unwrap();
-    for lsn in 1..=COMMITS {
+    for lsn in 1..=lake.rounds(COMMITS, COMMITS_AWAY) {
         let truncate = random.random_bool(0.03);
         if truncate {
             model.clear();

@@ -12,63 +12,70 @@ use arrow_array::{
 };
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field};
+use frazil::iceberg::TableIdent;
 use frazil::iceberg::committer::{NewTable, TableChange};
 use frazil::iceberg::data_files::{ColumnHints, FileContent, FileWriter};
 use frazil::iceberg::layout::Layout;
 use frazil::iceberg::row_delta::{RowDelta, SegmentFiles};
 use frazil::window::relation::{PgType, Relation};
 
-use super::{Lake, app, change, column, create, relation};
+use super::{Lake, app, change, column, create, on_every_catalog, relation};
+
+on_every_catalog! {
+    equality_deletes_between_segments,
+    a_table_without_rows,
+    every_type_and_raw_values,
+}
 
 /// The rows of a table as DuckDB prints them, one per line.
-fn duckdb(location: &str, select: &str) -> Vec<String> {
+async fn duckdb(lake: &Lake, ident: &TableIdent, select: &str) -> Vec<String> {
+    let table = lake.table(ident).await;
+    let location = table.metadata_location().unwrap();
     let home = std::env::var("HOME").unwrap();
     let python = format!("{home}/.cache/frazil/venv/bin/python");
     let script = "
 import sys, pathlib, duckdb
-import duckdb_extension_avro, duckdb_extension_iceberg
+import duckdb_extension_avro, duckdb_extension_httpfs, duckdb_extension_iceberg
 con = duckdb.connect(config={'allow_unsigned_extensions': 'true'})
-for module in (duckdb_extension_avro, duckdb_extension_iceberg):
+for module in (duckdb_extension_avro, duckdb_extension_httpfs, duckdb_extension_iceberg):
     for file in pathlib.Path(module.__file__).parent.rglob('*.duckdb_extension'):
         con.execute(f\"load '{file}'\")
 con.execute(\"set timezone = 'UTC'\")
+con.execute(sys.argv[3])
 scan = \"iceberg_scan('\" + sys.argv[1].replace(\"'\", \"''\") + \"')\"
 for row in con.execute(sys.argv[2].replace('LAKE', scan)).fetchall():
     print('|'.join('NULL' if v is None else str(v) for v in row))
 ";
-    let done = Command::new(&python).args(["-c", script, location, select]).output();
+    let secret = lake.duckdb_secret().await;
+    let done = Command::new(&python).args(["-c", script, location, select, &secret]).output();
     let done = done.unwrap_or_else(|e| panic!("{python} is missing (see CONTRIBUTING): {e}"));
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-#[tokio::test]
-async fn equality_deletes_between_segments() {
+async fn equality_deletes_between_segments(lake: Lake) {
+    let (mut base, mut lsn) = (None, 10);
     for name in ["t", "sp ace/%2F'ü"] {
-        let lake = Lake::new().await;
         let t = app(name);
-        let base = [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")];
-        let base = lake.segment(&t, &base, &[]).await;
-        lake.commit(None, 10, vec![create(&t, vec![base])]).await.unwrap();
+        let rows = [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")];
+        let rows = lake.segment(&t, &rows, &[]).await;
+        lake.commit(base, lsn, vec![create(&t, vec![rows])]).await.unwrap();
         let segments = vec![
             lake.segment(&t, &[(10, "s1"), (11, "s1"), (12, "s1")], &[1]).await,
             lake.segment(&t, &[(10, "s2"), (12, "s2")], &[10, 11, 12]).await,
             lake.segment(&t, &[(10, "s3"), (11, "s3")], &[10, 2]).await,
         ];
-        lake.commit(Some(10), 20, vec![change(&t, segments)]).await.unwrap();
-        let table = lake.table(&t).await;
-        let rows = duckdb(table.metadata_location().unwrap(), "from LAKE order by id");
-        assert_eq!(rows, ["3|c", "4|d", "5|e", "10|s3", "11|s3", "12|s2"]);
+        lake.commit(Some(lsn), lsn + 10, vec![change(&t, segments)]).await.unwrap();
+        (base, lsn) = (Some(lsn + 10), lsn + 20);
+        let rows = duckdb(&lake, &t, "from LAKE order by id").await;
+        assert_eq!(rows, ["3|c", "4|d", "5|e", "10|s3", "11|s3", "12|s2"], "{name}");
     }
 }
 
-#[tokio::test]
-async fn a_table_without_rows() {
-    let lake = Lake::new().await;
+async fn a_table_without_rows(lake: Lake) {
     let t = app("t");
     lake.commit(None, 10, vec![create(&t, vec![])]).await.unwrap();
-    let table = lake.table(&t).await;
-    assert_eq!(duckdb(table.metadata_location().unwrap(), "select count(*) from LAKE"), ["0"]);
+    assert_eq!(duckdb(&lake, &t, "select count(*) from LAKE").await, ["0"]);
 }
 
 fn all_types() -> (Relation, Vec<ArrayRef>) {
@@ -134,16 +141,14 @@ fn all_types() -> (Relation, Vec<ArrayRef>) {
     (r, arrays)
 }
 
-#[tokio::test]
-async fn every_type_and_raw_values() {
-    let lake = Lake::new().await;
+async fn every_type_and_raw_values(lake: Lake) {
     let (r, arrays) = all_types();
     let t = app("types");
     let new = NewTable::for_relation(&r, true).unwrap();
     let layout = Layout::new(&new.schema, &r).unwrap();
     let raw = [(1, 12, "infinity".to_owned()), (1, 6, "NaN".to_owned())];
     let rows = layout.rows(&arrays, &raw, 2).unwrap();
-    let location = lake.storage.table_location(&t);
+    let location = lake.location(&t, &new).await;
     let (content, hints) = (FileContent::Data, Arc::new(ColumnHints::default()));
     let mut writer =
         FileWriter::new(&lake.storage, &location, &new.schema, content, &hints).unwrap();
@@ -154,10 +159,9 @@ async fn every_type_and_raw_values() {
     let born = TableChange { ident: t.clone(), create: Some(new), delta };
     lake.commit(None, 10, vec![born]).await.unwrap();
 
-    let table = lake.table(&t).await;
     // As text: Python has no time zones without a package of its own.
     let select = "select * replace (tstz::varchar as tstz) from LAKE order by id";
-    let found = duckdb(table.metadata_location().unwrap(), select);
+    let found = duckdb(&lake, &t, select).await;
     let one = "1|True|-2147483648|4294967295|18446744073709551615|-0.5|nan|-1.23|1.23|\
                1000000000000000000000000000.0000000000|ü|'\"|b'\\x00a'|1969-12-31|\
                23:59:59.999999|1970-01-01 00:00:01.000001|1970-01-01 00:00:01.000001+00|\
@@ -171,5 +175,5 @@ async fn every_type_and_raw_values() {
     assert_eq!(found, [one.to_owned(), two]);
     let filtered = "select count(*) from LAKE where uuid = 'abababab-abab-abab-abab-abababababab' \
                     and n18 = 1.23 and n9 < 0 and date < '1970-01-01'";
-    assert_eq!(duckdb(table.metadata_location().unwrap(), filtered), ["1"]);
+    assert_eq!(duckdb(&lake, &t, filtered).await, ["1"]);
 }

@@ -4,18 +4,24 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, StringArray};
+use frazil::iceberg::committer::{NewTable, TableChange};
 use frazil::iceberg::data_files::{ColumnHints, FileContent, FileWriter};
 use frazil::iceberg::layout::Layout;
+use frazil::iceberg::ledger::ledger_ident;
 use frazil::iceberg::read::LiveRows;
 use frazil::iceberg::row_delta::{RowDelta, SegmentFiles};
 use frazil::iceberg::schema::{RAW_COLUMN, evolve, table_schema};
 use frazil::window::relation::PgType;
 
-use super::{Lake, app, change, column, create, relation};
+use super::{Lake, app, change, column, create, on_every_catalog, relation};
 
-#[tokio::test]
-async fn a_column_is_added_with_the_rows_that_use_it() {
-    let lake = Lake::new().await;
+on_every_catalog! {
+    a_column_is_added_with_the_rows_that_use_it,
+    a_new_table_has_the_field_ids_of_its_files,
+    schemas_come_and_go,
+}
+
+async fn a_column_is_added_with_the_rows_that_use_it(lake: Lake) {
     let t = app("t");
     let one = lake.segment(&t, &[(1, "a")], &[]).await;
     lake.commit(None, 10, vec![create(&t, vec![one])]).await.unwrap();
@@ -23,13 +29,14 @@ async fn a_column_is_added_with_the_rows_that_use_it() {
     let mut later = relation("t");
     later.columns.swap_remove(1);
     later.columns.push(column("n", 3, PgType::Int4));
-    let current = lake.table(&t).await.metadata().current_schema().clone();
+    let standing = lake.table(&t).await;
+    let current = standing.metadata().current_schema().clone();
     let schema = evolve(&current, &later, true).unwrap().unwrap();
     let layout = Layout::new(&schema, &later).unwrap();
     let columns: [ArrayRef; 2] =
         [Arc::new(Int64Array::from(vec![2, 3])), Arc::new(Int32Array::from(vec![None, Some(7)]))];
     let batch = layout.rows(&columns, &[(0, 1, "infinity".into())], 2).unwrap();
-    let location = lake.storage.table_location(&t);
+    let location = standing.metadata().location().to_owned();
     let hints = Arc::new(ColumnHints::default());
     let mut writer =
         FileWriter::new(&lake.storage, &location, &schema, FileContent::Data, &hints).unwrap();
@@ -61,6 +68,53 @@ async fn a_column_is_added_with_the_rows_that_use_it() {
     let text =
         |at: usize| entry.column(at).as_any().downcast_ref::<StringArray>().unwrap().value(0);
     assert_eq!((text(0), text(1)), ("n", "infinity"));
+}
+
+/// Columns were dropped at the source: the ids have gaps, and a catalog that closed them would read
+/// one column as another.
+async fn a_new_table_has_the_field_ids_of_its_files(lake: Lake) {
+    let t = app("t");
+    let mut r = relation("t");
+    r.columns[1] = column("v", 4, PgType::Text);
+    r.columns.push(column("w", 2, PgType::Text));
+    r.columns.push(column("span", 7, PgType::Interval));
+    r.columns.push(column("many", 9, PgType::Array(Box::new(PgType::Uuid))));
+    let new = NewTable::for_relation(&r, true).unwrap();
+    let (schema, born) =
+        (new.schema.clone(), TableChange { create: Some(new), ..change(&t, vec![]) });
+    lake.commit(None, 10, vec![born]).await.unwrap();
+    let table = lake.table(&t).await;
+    let found = table.metadata().current_schema();
+    assert_eq!(found.as_struct(), schema.as_struct());
+    assert!(found.identifier_field_ids().eq(schema.identifier_field_ids()));
+    assert_eq!(table.metadata().last_column_id(), schema.highest_field_id());
+    let snapshot = table.metadata().current_snapshot().unwrap();
+    assert_eq!(snapshot.schema_id(), Some(found.schema_id()));
+    // And the ledger's.
+    let ledger = lake.table(&ledger_ident("p")).await;
+    assert_eq!(ledger.metadata().current_schema().field_by_id(1).unwrap().name, "lsn");
+}
+
+/// A schema that the table had before comes back under the id it had.
+async fn schemas_come_and_go(lake: Lake) {
+    let t = app("t");
+    lake.commit(None, 10, vec![create(&t, vec![])]).await.unwrap();
+    let first = lake.table(&t).await.metadata().current_schema().clone();
+    let mut wider = relation("t");
+    wider.columns.push(column("n", 3, PgType::Int4));
+    let second = evolve(&first, &wider, false).unwrap().unwrap();
+    for (lsn, schema) in (1..).zip([&second, first.as_ref(), &second, &second]) {
+        let mut with = change(&t, vec![lake.segment(&t, &[(lsn, "x")], &[]).await]);
+        with.delta.schema = Some(schema.clone());
+        let lsn = u64::try_from(lsn).unwrap() * 10;
+        lake.commit(Some(lsn), lsn + 10, vec![with]).await.unwrap();
+        let table = lake.table(&t).await;
+        let found = table.metadata().current_schema();
+        assert_eq!(found.as_struct(), schema.as_struct(), "at {lsn}");
+        let snapshot = table.metadata().current_snapshot().unwrap();
+        assert_eq!(snapshot.schema_id(), Some(found.schema_id()), "at {lsn}");
+    }
+    assert_eq!(lake.rows(&t).await.len(), 4);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! TRUNCATE removes all that stood before; what comes after it in the same window stays.
 
-use super::{Lake, app, change, create, files, summary, want};
+use super::{Lake, app, change, create, on_every_catalog, summary, want};
 
-#[tokio::test]
-async fn truncate_removes_what_stood_before() {
-    let lake = Lake::new().await;
+on_every_catalog! { truncate_removes_what_stood_before }
+
+async fn truncate_removes_what_stood_before(lake: Lake) {
     let t = app("t");
     let one = lake.segment(&t, &[(1, "a"), (2, "b")], &[]).await;
     lake.commit(None, 10, vec![create(&t, vec![one])]).await.unwrap();
@@ -27,8 +27,7 @@ async fn truncate_removes_what_stood_before() {
     ] {
         assert_eq!(summary(&table, key), number, "{key}");
     }
-    let bytes = lake.storage.table_location(&t);
-    let parquet = files(std::path::Path::new(bytes.strip_prefix("file://").unwrap()));
+    let parquet = lake.files(&[&t]).await;
     assert_eq!(parquet.iter().filter(|f| f.ends_with(".parquet")).count(), 4, "kept for history");
 
     let mut again = change(&t, vec![]);

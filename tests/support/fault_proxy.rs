@@ -8,7 +8,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -57,6 +57,7 @@ enum Turn {
 pub struct Rule {
     method: String,
     path: String,
+    without: Option<String>,
     skipped: u64,
     turn: Turn,
     action: Action,
@@ -68,8 +69,15 @@ impl Rule {
     /// Matches requests of `method` (`*` for any) whose path and query contain `path`; it acts on
     /// every one of them and forwards, until it is told otherwise.
     pub fn on(method: &str, path: &str) -> Self {
-        let (method, path) = (method.into(), path.into());
-        Self { method, path, skipped: 0, turn: Turn::Always, action: Action::Forward, matched: 0 }
+        let (method, path, without) = (method.into(), path.into(), None);
+        let (turn, action) = (Turn::Always, Action::Forward);
+        Self { method, path, without, skipped: 0, turn, action, matched: 0 }
+    }
+
+    /// Matches only requests whose headers do not contain `text`.
+    #[must_use]
+    pub fn without(self, text: &str) -> Self {
+        Self { without: Some(text.into()), ..self }
     }
 
     /// Leaves the first `n` matching requests alone.
@@ -143,8 +151,12 @@ impl Rule {
     }
 
     /// Counts a matching request; whether it is this rule's turn.
-    fn acts_on(&mut self, method: &str, path: &str) -> bool {
+    fn acts_on(&mut self, head: &Head) -> bool {
+        let (method, path) = (head.word(0), head.word(1));
         if (self.method != "*" && self.method != method) || !path.contains(&self.path) {
+            return false;
+        }
+        if self.without.as_ref().is_some_and(|text| head.text.contains(text)) {
             return false;
         }
         self.matched += 1;
@@ -167,6 +179,10 @@ pub struct Entry {
     pub method: String,
     /// Path and query as sent.
     pub path: String,
+    /// Start line and headers as sent.
+    pub head: String,
+    /// When it came.
+    pub at: Instant,
     /// What the server answered, seen by the client or not; `None` when it was not asked, has not
     /// answered yet, or could not be reached.
     pub status: Option<u16>,
@@ -185,6 +201,13 @@ struct Shared {
     upstream: String,
     rules: Mutex<Vec<Rule>>,
     journal: Mutex<Vec<Entry>>,
+}
+
+impl Entry {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
 }
 
 impl FaultProxy {
@@ -246,15 +269,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     /// Notes the request and says what is to be done with it.
-    fn arrival(&self, method: &str, path: &str) -> (Arrival, Option<Action>) {
+    fn arrival(&self, head: &Head) -> (Arrival, Option<Action>) {
         let mut rules = locked(&self.rules);
-        let rule = rules.iter_mut().find_map(|rule| rule.acts_on(method, path).then_some(rule));
+        let rule = rules.iter_mut().find_map(|rule| rule.acts_on(head).then_some(rule));
         let fault = rule.map(|rule| rule.action.clone());
-        let (method, path) = (method.to_string(), path.to_string());
+        let (method, path) = (head.word(0).to_string(), head.word(1).to_string());
         let mut journal = locked(&self.journal);
         journal.push(Entry {
             method: method.clone(),
             path: path.clone(),
+            head: head.text.clone(),
+            at: Instant::now(),
             status: None,
             fault: fault.clone(),
         });
@@ -310,8 +335,8 @@ async fn exchange(
     shared: &Shared,
 ) -> io::Result<bool> {
     let Some(request) = Head::read(reader).await? else { return Ok(false) };
-    let (method, path) = (request.word(0), request.word(1));
-    let (arrival, fault) = shared.arrival(method, path);
+    let method = request.word(0);
+    let (arrival, fault) = shared.arrival(&request);
     match &fault {
         Some(Action::Answer { status, headers, body }) => {
             if request.header("expect").is_some() {
@@ -403,6 +428,12 @@ struct Head {
     text: String,
 }
 
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let headers = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    let mut values = headers.filter(|(n, _)| n.eq_ignore_ascii_case(name));
+    values.next().map(|(_, value)| value.trim())
+}
+
 /// How a body ends (RFC 9112, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
@@ -434,9 +465,7 @@ impl Head {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        let headers = self.text.lines().skip(1).filter_map(|line| line.split_once(':'));
-        let mut values = headers.filter(|(n, _)| n.eq_ignore_ascii_case(name));
-        values.next().map(|(_, value)| value.trim())
+        header(&self.text, name)
     }
 
     fn says_close(&self) -> bool {

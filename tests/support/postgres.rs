@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use super::process::{free_port, output_of, poll, signal, spawn, tail};
+use super::process::{free_port, output_of, poll, remove_after_us, signal, spawn, tail};
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -48,6 +49,25 @@ pub struct Postgres {
 }
 
 impl Postgres {
+    /// The one server of this test process, for tests that keep to a database of their own.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Postgres> = OnceCell::const_new();
+        let start = async || {
+            let postgres = Self::start(PostgresOptions::default().set("max_connections", "200"));
+            let postgres = postgres.await;
+            remove_after_us(postgres.folder.path());
+            postgres
+        };
+        SHARED.get_or_init(start).await
+    }
+
+    /// A new database; its name.
+    pub async fn database(&self) -> String {
+        let name = format!("t{}", uuid::Uuid::new_v4().simple());
+        self.sql(&format!("CREATE DATABASE {name}")).await;
+        name
+    }
+
     /// Starts a server with `wal_level=logical` and waits until it answers.
     pub async fn start(options: PostgresOptions) -> Self {
         let bin_dir = options.bin_dir.clone().unwrap_or_else(newest_bin_dir);

@@ -78,16 +78,20 @@ pub fn path_from_script(name: &str) -> PathBuf {
     PathBuf::from(output_of(&mut Command::new(script)).trim())
 }
 
-/// A temporary folder for a server that lives as long as the test process; a shell that sees our
-/// end by the end of its input removes it, for a static is never dropped.
+/// A temporary folder for a server that lives as long as the test process.
 pub fn folder_removed_after_us(prefix: &str) -> PathBuf {
     let folder = tempfile::Builder::new().prefix(prefix).tempdir().unwrap().keep();
+    remove_after_us(&folder);
+    folder
+}
+
+/// A shell that sees our end by the end of its input removes `folder`: a static is never dropped.
+pub fn remove_after_us(folder: &Path) {
     let mut command = Command::new("sh");
-    command.args(["-c", "cat >/dev/null; sleep 1; rm -rf -- \"$1\"", "sh"]).arg(&folder);
+    command.args(["-c", "cat >/dev/null; sleep 1; rm -rf -- \"$1\"", "sh"]).arg(folder);
     // Its own process group: the Ctrl-C that ends us must not end it first.
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     std::mem::forget(command.spawn().unwrap());
-    folder
 }
 
 /// The last `lines` lines of `text`.

@@ -277,12 +277,25 @@ impl Staging {
                     .with_cure("drop it from the lake, or choose another folder with `--into`"));
             }
         };
-        let mark = marks(record);
+        let mark = marks(self.position_after(&table, record));
         delta.properties.extend(mark.clone());
         delta.summary.extend(mark);
-        delta.summary.insert(LAKE_COMMIT_KEY.to_owned(), record.lake_commit.to_string());
+        let lake_commit = (LAKE_COMMIT_KEY.to_owned(), record.lake_commit.to_string());
+        if self.is_torn {
+            // What others commit on top leaves the properties as they are.
+            delta.properties.extend([lake_commit.clone()]);
+        }
+        delta.summary.extend([lake_commit]);
         let staged = delta.stage(&table).await.map_err(|e| e.with_table(&ident))?;
         Ok(Changed { ident, uuid: table.metadata().uuid(), staged: Some(staged) })
+    }
+
+    /// The position of a table once the lake commit is made. One that is ahead of the ledger stays
+    /// there: it holds what comes until then.
+    fn position_after(&self, table: &Table, record: &LedgerRecord) -> Lsn {
+        let text = table.metadata().properties().get(POSITION_KEY).filter(|_| self.is_torn);
+        let ahead = text.and_then(|text| text.parse().ok());
+        record.committed_lsn.max(ahead.unwrap_or_default())
     }
 
     /// Whether this table is ours to fill: made empty for this lake commit, in a catalog that makes
@@ -397,15 +410,17 @@ struct Changed {
 
 fn has_lake_commit(table: &Table, record: &LedgerRecord) -> bool {
     let snapshot = table.metadata().current_snapshot();
-    let made = snapshot.and_then(|s| s.summary().additional_properties.get(LAKE_COMMIT_KEY));
-    made.is_some_and(|made| *made == record.lake_commit.to_string())
+    let of_snapshot = snapshot.and_then(|s| s.summary().additional_properties.get(LAKE_COMMIT_KEY));
+    let of_table = table.metadata().properties().get(LAKE_COMMIT_KEY);
+    let mut made = of_snapshot.into_iter().chain(of_table);
+    made.any(|made| *made == record.lake_commit.to_string())
 }
 
 /// What every table touched by a lake commit says of it.
-fn marks(record: &LedgerRecord) -> HashMap<String, String> {
+fn marks(position: Lsn) -> HashMap<String, String> {
     HashMap::from([
         (FORMAT_VERSION_KEY.to_owned(), LAKE_FORMAT_VERSION.to_string()),
-        (POSITION_KEY.to_owned(), record.committed_lsn.to_string()),
+        (POSITION_KEY.to_owned(), position.to_string()),
     ])
 }
 

@@ -47,7 +47,9 @@ impl Auth {
             Login::TokenFile(path) => {
                 let text = tokio::fs::read_to_string(path).await.map_err(|e| {
                     let what = format!("cannot read the token file {}", path.display());
-                    Error::transient("CATALOG_AUTH", what).with_source(e)
+                    Error::transient("CATALOG_AUTH", what)
+                        .with_cure("is catalog.token_file right, and may frazil read that file?")
+                        .with_source(e)
                 })?;
                 Ok(Some(text.trim().to_owned()))
             }

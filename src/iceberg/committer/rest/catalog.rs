@@ -52,6 +52,16 @@ struct ConfigAnswer {
     endpoints: Option<Vec<String>>,
 }
 
+impl ConfigAnswer {
+    fn read(answer: Value, url: &str) -> Result<Self> {
+        let read = match answer.is_object() {
+            true => serde_json::from_value(answer).map_err(|e| e.to_string()),
+            false => Err("it is no object".to_owned()),
+        };
+        read.map_err(|e| not_found(url).with_source(e))
+    }
+}
+
 /// A table as the catalog serves it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -90,12 +100,10 @@ impl Catalog {
         if let Some(warehouse) = &settings.warehouse {
             url.push_str(&format!("?warehouse={}", segment(warehouse)));
         }
-        let answer = http.get(&url, &HeaderMap::new()).await.map_err(refused_login)?;
+        let answer = http.get(&url, &HeaderMap::new()).await;
+        let answer = answer.map_err(|e| refused_at_the_start(e, &url))?;
         let answer = answer.ok_or_else(|| not_found(&url))?;
-        let answer: ConfigAnswer = serde_json::from_value(answer).map_err(|e| {
-            Error::fatal("CATALOG_ANSWER", format!("{url} is no catalog's configuration"))
-                .with_source(e)
-        })?;
+        let answer = ConfigAnswer::read(answer, &url)?;
         let can = |list: Vec<String>| list.iter().any(|endpoint| endpoint == TRANSACTIONS);
         let is_torn = !answer.endpoints.is_none_or(can);
         if is_torn && !settings.allow_torn_commits {
@@ -401,17 +409,15 @@ fn prefix_path(prefix: &str, is_nessie: bool) -> String {
     }
 }
 
-/// At the very start a refused login is a setting that is wrong; later it may pass.
-fn refused_login(error: Error) -> Error {
-    match error.code() {
-        "CATALOG_AUTH" => {
-            let cure = error.cure().unwrap_or_default().to_owned();
-            Error::config("CATALOG_AUTH", "the catalog refuses the login")
-                .with_cure(cure)
-                .with_source(error)
-        }
-        _ => error,
-    }
+/// At the very start a refusal is a setting that is wrong; later it may pass.
+fn refused_at_the_start(error: Error, url: &str) -> Error {
+    let made = match error.code() {
+        "CATALOG_AUTH" => Error::config("CATALOG_AUTH", "the catalog refuses the login")
+            .with_cure(error.cure().unwrap_or_default()),
+        "CATALOG_REFUSED" | "CATALOG_ANSWER" => not_found(url),
+        _ => return error,
+    };
+    made.with_source(error)
 }
 
 fn not_found(url: &str) -> Error {

@@ -76,7 +76,8 @@ impl Http {
     /// an answer.
     ///
     /// # Errors
-    /// `CATALOG_DOWN` (transient) where no answer came: the catalog may have done it all the same.
+    /// `CATALOG_DOWN` (transient) where no answer came: the catalog may have done it all the same;
+    /// `CATALOG_SETTING` (config) for a URL that is none.
     pub(super) async fn send(
         &self,
         method: Method,
@@ -135,6 +136,11 @@ impl Http {
     }
 
     fn down(&self, error: reqwest::Error) -> Error {
+        if error.is_builder() {
+            return setting("url", format!("`{}` is no URL", self.uri))
+                .with_cure("write it as http://host:19120/iceberg")
+                .with_source(error);
+        }
         if is_certificate(&error) {
             let what = format!("the certificate of {} is not trusted", self.uri);
             return Error::config("CATALOG_TLS", what)

@@ -103,6 +103,25 @@ impl RestCommitter {
         self.staging.is_torn
     }
 
+    /// Looks at tables that were born: a catalog that gave their columns other ids than their files
+    /// have (the Iceberg REST spec does not say) would show one column as another.
+    async fn check_born(&self, lake_commit: &LakeCommit) -> Result<()> {
+        for change in &lake_commit.changes {
+            let (Some(new), Ok(Some(table))) = (&change.create, self.table(&change.ident).await)
+            else {
+                continue;
+            };
+            let schema = change.delta.schema.as_ref().unwrap_or(&new.schema);
+            if table.metadata().current_schema().as_struct() != schema.as_struct() {
+                let what = "the catalog gave the columns of a new table other ids than its files";
+                return Err(Error::fatal("LAKE_METADATA", what)
+                    .with_table(&change.ident)
+                    .with_cure("this catalog cannot be used; drop what frazil made in it"));
+            }
+        }
+        Ok(())
+    }
+
     async fn attempt(&self, lake_commit: &LakeCommit) -> Result<Outcome> {
         match self.try_once(lake_commit).await {
             // The catalog is in the way, not the lake: the source stays connected meanwhile.
@@ -166,6 +185,7 @@ impl Committer for RestCommitter {
         let mut tries = Tries::begin();
         while !tries.is_made(Box::pin(self.attempt(lake_commit)).await?).await? {}
         self.catalog.born(lake_commit).await;
+        self.check_born(lake_commit).await?;
         Ok(lake_commit.ledger.committed_lsn)
     }
 
