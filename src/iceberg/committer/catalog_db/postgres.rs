@@ -162,8 +162,12 @@ fn catalog_error(error: tokio_postgres::Error) -> Error {
             | &SqlState::T_R_SERIALIZATION_FAILURE,
         ) => Error::transient("CATALOG_BUSY", "another SQL transaction holds the catalog")
             .with_cure("end the program that keeps a SQL transaction open on iceberg_tables"),
-        _ => Error::transient("CATALOG_IO", "the catalog's database did not do it")
-            .with_cure("is it running and reachable? nothing was acknowledged"),
+        _ => {
+            let why = error.as_db_error().map_or("no answer", |e| e.message());
+            let what = format!("the catalog's database did not do it: {why}");
+            Error::transient("CATALOG_IO", what)
+                .with_cure("is it running and reachable? nothing was acknowledged")
+        }
     };
     made.with_source(error)
 }
