@@ -16,7 +16,7 @@ async fn ends(postgres: &Postgres) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_hash_of_the_branch_is_one_state_of_the_source() {
-    let wanted = if is_long() { 200 } else { 20 };
+    let wanted = if is_long() { 200 } else { 14 };
     let shop = Shop::LARGE;
     let mut scene = Scene::new(&shop.sql()).await;
     scene.sql("SELECT pg_create_logical_replication_slot('witness', 'test_decoding')").await;

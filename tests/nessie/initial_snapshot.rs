@@ -1,5 +1,5 @@
-//! The initial snapshot of many tables is one Nessie commit: until then nothing is visible, whatever
-//! happened to the frazil that took it.
+//! The initial snapshot of many tables is one Nessie commit: until then nothing is visible,
+//! whatever happened to the frazil that took it.
 
 use std::time::Duration;
 

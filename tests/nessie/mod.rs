@@ -155,8 +155,8 @@ impl LakeCommit {
     }
 }
 
-/// The lake commits of a log that holds nothing else but new namespaces, oldest first. Each was made
-/// once, puts each table and the ledger once, says what it is, and P never goes back.
+/// The lake commits of a log that holds nothing else but new namespaces, oldest first. Each was
+/// made once, puts each table and the ledger once, says what it is, and P never goes back.
 #[track_caller]
 fn lake_commits(log: &[NessieCommit]) -> Vec<LakeCommit> {
     let mut commits = Vec::new();

@@ -1,5 +1,5 @@
-//! Nessie dies, comes back, or stands still: the source stays connected meanwhile and is heard from,
-//! memory stays bounded, and then all is there, each lake commit once (cases 12, 152).
+//! Nessie dies, comes back, or stands still: the source stays connected meanwhile and is heard
+//! from, memory stays bounded, and then all is there, each lake commit once (cases 12, 152).
 
 use std::time::{Duration, Instant};
 
