@@ -160,9 +160,11 @@ impl Open {
 }
 
 /// A stop is clean although the source was in the way: nothing is lost, the next start goes on. One
-/// whose lake commit failed is not.
+/// whose lake commit failed, or was not begun because the catalog could not be asked, is not.
 fn left_with(error: Error) -> Result<()> {
-    if error.kind() != Kind::Transient || matches!(error.code(), "LAKE_IO" | "COMMIT_OPEN") {
+    let of_lake = ["LAKE_IO", "COMMIT_OPEN", "CATALOG_DOWN", "CATALOG_AUTH", "CATALOG_BUSY"];
+    let is_lakes = of_lake.contains(&error.code()) || error.code() == "CATALOG_IO";
+    if error.kind() != Kind::Transient || is_lakes {
         return Err(error);
     }
     tracing::warn!(code = error.code(), "{error}");

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::iceberg::committer::{LakeCommit, TableChange};
+use crate::iceberg::committer::{LakeCommit, TableChange, patient_table};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{LedgerRecord, PipelineState};
 use crate::iceberg::row_delta::{Rewritten, RowDelta, SegmentFiles};
@@ -257,7 +257,7 @@ impl Gathered {
     ) -> Result<TableChange> {
         let has_raw = self.segments.iter().any(|files| files.has_raw);
         let ident = &table.target.ident;
-        let current = lake.committer.table(ident).await?.ok_or_else(|| {
+        let current = patient_table(lake.committer.as_ref(), ident).await?.ok_or_else(|| {
             Error::fatal("LAKE_REWOUND", "the lake table is gone")
                 .with_table(table.target.relation.display())
                 .with_cure("restore it, or start a new lake (frazil drop, then frazil run)")

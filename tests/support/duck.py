@@ -144,6 +144,9 @@ class Reader:
             f"SECRET {literal(secret)}, ENDPOINT {literal(endpoint)}, REGION {literal(region)}, "
             "URL_STYLE 'path', USE_SSL false)"
         )
+        # A file of a lake never changes.
+        self.db.execute("SET enable_http_metadata_cache=true")
+        self.db.execute("SET parquet_metadata_cache=true")
 
     def attach(self, uri):
         """Attaches an Iceberg REST catalog anew as `d`, so that nothing is read from a cache."""

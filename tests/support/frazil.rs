@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::minio::Minio;
+use super::nessie::Branch;
 use super::process::{bound_to_us, poll, signal, spawn, tail};
 
 /// How long a run that should end by itself may take.
@@ -18,7 +20,7 @@ pub struct Frazil {
 }
 
 impl Frazil {
-    /// `frazil ARGS`, with no `FRAZIL_*` setting inherited from the machine.
+    /// `frazil ARGS`, with no setting inherited from the machine.
     pub fn new<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Self {
         let mut command = bound_to_us("KILL", env!("CARGO_BIN_EXE_frazil"));
         let mut name = String::from("frazil");
@@ -28,7 +30,8 @@ impl Frazil {
             name.push_str(arg.as_ref());
         }
         for (key, _) in std::env::vars() {
-            if key.starts_with("FRAZIL_") || key.starts_with("PG") || key == "RUST_LOG" {
+            let ours = ["FRAZIL_", "PG", "AWS_"].iter().any(|prefix| key.starts_with(prefix));
+            if ours || key == "RUST_LOG" {
                 command.env_remove(key);
             }
         }
@@ -38,6 +41,19 @@ impl Frazil {
     /// `frazil run DSN --into LAKE`.
     pub fn run(dsn: &str, lake: &Path) -> Self {
         Self::new(["run", dsn, "--into", lake.to_str().unwrap()])
+    }
+
+    /// `frazil run DSN` on a branch of Nessie, with the keys of the storage behind it.
+    pub fn nessie(dsn: &str, branch: &Branch, minio: &Minio) -> Self {
+        let catalog = format!("nessie+{}", branch.uri());
+        Self::new(["run", dsn, "--catalog", &catalog, "--ref", branch.name()]).s3_keys(minio)
+    }
+
+    /// The keys of an S3.
+    #[must_use]
+    pub fn s3_keys(self, minio: &Minio) -> Self {
+        self.env("AWS_ACCESS_KEY_ID", minio.access_key())
+            .env("AWS_SECRET_ACCESS_KEY", minio.secret_key())
     }
 
     /// One more argument.

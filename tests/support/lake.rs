@@ -23,6 +23,8 @@ pub struct Lake {
 enum Catalog {
     Folder(PathBuf),
     Nessie(Branch),
+    /// The test asks the catalog itself and gives each state.
+    Elsewhere,
 }
 
 /// One state of the lake: the metadata location of every table, read in one SELECT or, from
@@ -73,6 +75,11 @@ impl Lake {
 
     /// The lake on `branch`, its files in `minio`.
     pub fn nessie(branch: &Branch, minio: &Minio) -> Self {
+        Self { catalog: Catalog::Nessie(branch.clone()), ..Self::in_minio(minio) }
+    }
+
+    /// A lake with its files in `minio`, whose states ([`LakeState::of`]) the test finds out.
+    pub fn in_minio(minio: &Minio) -> Self {
         let mut reader = Reader::start();
         let secret = json!({
             "op": "s3",
@@ -82,14 +89,14 @@ impl Lake {
             "region": minio.region(),
         });
         reader.ask(secret).unwrap();
-        Self { catalog: Catalog::Nessie(branch.clone()), reader }
+        Self { catalog: Catalog::Elsewhere, reader }
     }
 
     /// The folder of a lake that is in one.
     pub fn folder(&self) -> &Path {
         match &self.catalog {
             Catalog::Folder(folder) => folder,
-            Catalog::Nessie(branch) => panic!("{} is not a folder", branch.name()),
+            Catalog::Nessie(_) | Catalog::Elsewhere => panic!("not a folder"),
         }
     }
 
@@ -101,6 +108,7 @@ impl Lake {
                 LakeState { locations: serde_json::from_value(answer).unwrap(), hash: None }
             }
             Catalog::Nessie(_) => self.nessie_state(None),
+            Catalog::Elsewhere => panic!("the test knows the catalog"),
         }
     }
 
@@ -132,6 +140,7 @@ impl Lake {
         let mut attached = parts.next().unwrap_or_default().to_string();
         while let (Some(table), Some(rest)) = (parts.next(), parts.next()) {
             let (namespace, name) = table.rsplit_once('.').unwrap();
+            let name = name.replace('"', "\"\"");
             attached.push_str(&format!("d.\"{namespace}\".\"{name}@{reference}\"{rest}"));
         }
         let answer = self.reader.ask(json!({ "op": "query", "sql": attached }));
@@ -141,7 +150,7 @@ impl Lake {
     fn branch(&self) -> Branch {
         match &self.catalog {
             Catalog::Nessie(branch) => branch.clone(),
-            Catalog::Folder(folder) => panic!("{} is not in Nessie", folder.display()),
+            Catalog::Folder(_) | Catalog::Elsewhere => panic!("not in Nessie"),
         }
     }
 
@@ -151,11 +160,16 @@ impl Lake {
         for (table, location) in &state.locations {
             sql = sql.replace(&format!("{{{table}}}"), &scan(location));
         }
+        self.query_files(&sql)
+    }
+
+    /// Runs DuckDB SQL that names metadata files itself; all values as text.
+    pub fn query_files(&mut self, sql: &str) -> Vec<Vec<Option<String>>> {
         let answer = self.reader.ask(json!({ "op": "query", "sql": sql }));
         serde_json::from_value(answer.unwrap_or_else(|e| panic!("{e}\nin: {sql}"))).unwrap()
     }
 
-    /// The same on the present state.
+    /// [`Lake::query`] on the present state.
     pub fn query_now(&mut self, sql: &str) -> Vec<Vec<Option<String>>> {
         let state = self.state();
         self.query(&state, sql)
@@ -168,8 +182,7 @@ impl Lake {
         postgres: &Postgres,
         table: &str,
     ) -> Comparison {
-        let location = state.location(table);
-        self.compare_with(&scan(location), postgres, table).await.unwrap_or_else(|e| panic!("{e}"))
+        self.compare_as(state, postgres, (table, table)).await
     }
 
     async fn compare_with(
@@ -198,11 +211,32 @@ impl Lake {
         })
     }
 
+    /// Compares a table whose names in the lake (`namespace.name`) and in SQL differ by quotes.
+    pub async fn compare_as(
+        &mut self,
+        state: &LakeState,
+        postgres: &Postgres,
+        (in_lake, in_sql): (&str, &str),
+    ) -> Comparison {
+        let location = scan(state.location(in_lake));
+        self.compare_with(&location, postgres, in_sql).await.unwrap_or_else(|e| panic!("{e}"))
+    }
+
     /// Asserts that each of `tables` holds the rows of a quiet source, all in one lake state.
     pub async fn assert_equal(&mut self, postgres: &Postgres, tables: &[&str]) {
         let state = self.state();
+        self.assert_equal_in(&state, postgres, tables).await;
+    }
+
+    /// The same in a given state.
+    pub async fn assert_equal_in(
+        &mut self,
+        state: &LakeState,
+        postgres: &Postgres,
+        tables: &[&str],
+    ) {
         for table in tables {
-            let found = self.compare(&state, postgres, table).await;
+            let found = self.compare(state, postgres, table).await;
             assert!(
                 found.is_equal(),
                 "{table}: source {:?}, lake {:?}\nmissing in the lake: {:#}\nonly in the lake: {:#}",
@@ -216,6 +250,11 @@ impl Lake {
 }
 
 impl LakeState {
+    /// Tables (`namespace.name`) with their metadata locations.
+    pub fn of(locations: BTreeMap<String, String>) -> Self {
+        Self { locations, hash: None }
+    }
+
     /// All tables, `namespace.name`.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
         self.locations.keys().map(String::as_str)

@@ -267,6 +267,13 @@ impl Branch {
         &self.api
     }
 
+    /// The same branch by another address, a proxy's: `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn through(&self, address: &str) -> Self {
+        let (uri, api) = (format!("{address}/iceberg"), format!("{address}/api/v2"));
+        Self { uri, api, ..self.clone() }
+    }
+
     /// The hash of its newest state.
     pub async fn head(&self) -> String {
         let found = answer(self.http.get(format!("{}/trees/{}", self.api, self.name))).await;

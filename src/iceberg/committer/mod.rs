@@ -6,7 +6,7 @@ pub mod sql;
 mod staging;
 
 pub use catalog_db::{CATALOG_NAME, Connect};
-pub(crate) use staging::is_half_born;
+pub(crate) use staging::{is_half_born, patient_table};
 
 use std::collections::HashMap;
 

@@ -95,6 +95,26 @@ impl Tries {
     }
 }
 
+/// A table, with the patience that a lake commit has for a catalog that does not answer: what goes
+/// before the commit itself must not cost the connection to the source either (case 152).
+///
+/// # Errors
+/// As [`Committer::table`].
+pub(crate) async fn patient_table(
+    committer: &dyn Committer,
+    ident: &TableIdent,
+) -> Result<Option<Table>> {
+    let mut tries = Tries::begin();
+    loop {
+        match committer.table(ident).await {
+            Err(error) if matches!(error.code(), "CATALOG_DOWN" | "CATALOG_AUTH") => {
+                tries.is_made(Outcome::Unknown(error, None)).await?;
+            }
+            decided => return decided,
+        }
+    }
+}
+
 /// 100 ms doubled `times`, at most [`TROUBLE_PAUSE_MAX`], of which a random half.
 fn trouble_pause(times: u32) -> Duration {
     let longest = Duration::from_millis(100) * 2_u32.pow(times.min(10));

@@ -167,8 +167,12 @@ fn catalog_error(error: tokio_postgres::Error) -> Error {
             Error::config("CATALOG_DENIED", "the catalog's tables are not what they should be")
                 .with_cure("is it the right database? its tables are public.iceberg_tables, ...")
         }
-        _ => Error::transient("CATALOG_IO", "the catalog's database did not do it")
-            .with_cure("is it running and reachable? nothing was acknowledged"),
+        _ => {
+            let why = error.as_db_error().map_or("no answer", |e| e.message());
+            let what = format!("the catalog's database did not do it: {why}");
+            Error::transient("CATALOG_IO", what)
+                .with_cure("is it running and reachable? nothing was acknowledged")
+        }
     };
     made.with_source(error)
 }
