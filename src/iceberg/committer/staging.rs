@@ -2,6 +2,7 @@
 //! lake commit begins (the fence), and stage all tables and, last, the ledger on what stands there.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -133,7 +134,7 @@ pub(super) struct Staging {
     pub(super) ledger: TableIdent,
     pub(super) ledger_snapshots_max: usize,
     /// Tables may be ahead of the ledger: the catalog commits them one by one.
-    pub(super) is_torn: bool,
+    torn: AtomicBool,
     /// The lake commit that this process saw last: the fence where P alone does not move.
     seen: Mutex<Option<Uuid>>,
     /// Lake commits of this process whose outcome was not known when it gave them up.
@@ -148,11 +149,21 @@ impl Staging {
             storage,
             ledger: ledger_ident(pipeline_id),
             ledger_snapshots_max: LEDGER_SNAPSHOTS_MAX,
-            is_torn: false,
+            torn: AtomicBool::new(false),
             seen: Mutex::default(),
             unsettled: Mutex::default(),
             one_at_a_time: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Whether the catalog commits tables one by one.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn.load(Ordering::Relaxed)
+    }
+
+    /// From here on tables are committed one by one.
+    pub(super) fn tear(&self) {
+        self.torn.store(true, Ordering::Relaxed);
     }
 
     /// As [`build_table`], with this storage.
@@ -301,7 +312,7 @@ impl Staging {
         delta.properties.extend(mark.clone());
         delta.summary.extend(mark);
         let lake_commit = (LAKE_COMMIT_KEY.to_owned(), record.lake_commit.to_string());
-        if self.is_torn {
+        if self.is_torn() {
             // What others commit on top leaves the properties as they are.
             delta.properties.extend([lake_commit.clone()]);
         }
@@ -313,7 +324,7 @@ impl Staging {
     /// The position of a table once the lake commit is made. One that is ahead of the ledger stays
     /// there: it holds what comes until then.
     fn position_after(&self, table: &Table, record: &LedgerRecord) -> Lsn {
-        let text = table.metadata().properties().get(POSITION_KEY).filter(|_| self.is_torn);
+        let text = table.metadata().properties().get(POSITION_KEY).filter(|_| self.is_torn());
         let ahead = text.and_then(|text| text.parse().ok());
         record.committed_lsn.max(ahead.unwrap_or_default())
     }
@@ -322,7 +333,7 @@ impl Staging {
     /// no tables within a transaction; or filled by a first lake commit that broke off behind it,
     /// in one that commits tables one by one.
     fn is_half_born(&self, table: &Table, record: &LedgerRecord) -> bool {
-        is_half_born(table, &record.pipeline_id, self.is_torn)
+        is_half_born(table, &record.pipeline_id, self.is_torn())
     }
 
     async fn stage_ledger(
@@ -365,7 +376,7 @@ impl Staging {
             return Err(rewound(ident, "was replaced by another one"));
         }
         let is_left = |text: &String| match text.parse::<Lsn>() {
-            Ok(at) if self.is_torn => at >= left.position,
+            Ok(at) if self.is_torn() => at >= left.position,
             Ok(at) => at == left.position,
             Err(_) => false,
         };

@@ -199,3 +199,20 @@ async fn an_answer_that_is_lost_in_between_is_asked_for() {
         assert_made_once(&lake).await;
     }
 }
+
+/// It does not say what it can, and turns out not to have the request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_it_cannot_do_may_turn_out_at_the_first_commit() {
+    let place = Proxied::new().await;
+    let refused = place.lake_with(place.settings(), minio_settings().await).await;
+    let commit = super::two_tables(&refused).await;
+    place.proxy.set_rules([Rule::on("POST", COMMIT).answer(501)]);
+    let error = refused.committer.commit(&commit).await.unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), ("CATALOG_TORN", 78), "{error}");
+
+    let settings = RestSettings { allow_torn_commits: true, ..place.settings() };
+    let accepted = place.lake_with(settings, minio_settings().await).await;
+    accepted.committer.position().await.unwrap();
+    accepted.committer.commit(&commit).await.unwrap();
+    assert_made_once(&accepted).await;
+}

@@ -80,7 +80,9 @@ impl RestCommitter {
         let catalog = Arc::new(catalog.with_storage(storage.clone()));
         let nessie = Nessie::of(&catalog).await?;
         let mut staging = Staging::new(storage, pipeline_id);
-        staging.is_torn = catalog.is_torn();
+        if catalog.is_torn() {
+            staging.tear();
+        }
         // Nessie keeps the current iceberg_snapshot only, and refuses to remove any. Elsewhere the
         // ledger is loaded with all of them, for each lake commit.
         staging.ledger_snapshots_max =
@@ -100,7 +102,7 @@ impl RestCommitter {
 
     /// Whether tables are committed one by one.
     pub fn is_torn(&self) -> bool {
-        self.staging.is_torn
+        self.staging.is_torn()
     }
 
     /// Looks at tables that were born: a catalog that gave their columns other ids than their files
@@ -140,6 +142,13 @@ impl RestCommitter {
         is_missed && self.nessie.is_none() && staged.iter().any(is_new)
     }
 
+    /// Whether it turns out only now that the catalog, which did not say what it can, commits no
+    /// several tables at once, and that this is allowed.
+    fn is_found_torn(&self, outcome: &Result<Outcome>) -> bool {
+        let is_torn = matches!(outcome, Err(error) if error.code() == "CATALOG_TORN");
+        is_torn && self.catalog.settings.allow_torn_commits
+    }
+
     async fn try_once(&self, lake_commit: &LakeCommit) -> Result<Outcome> {
         let ledger = self.table(&self.staging.ledger).await?;
         if self.staging.fence(ledger.as_ref(), lake_commit)? {
@@ -156,12 +165,18 @@ impl RestCommitter {
             Some(_) => nessie::commit_headers(&lake_commit.ledger)?,
             None => reqwest::header::HeaderMap::new(),
         };
-        let mut outcome = self.catalog.commit(&staged, headers, self.staging.is_torn).await;
+        let mut outcome = self.catalog.commit(&staged, headers, self.staging.is_torn()).await;
         if self.makes_no_tables(&staged, &outcome) {
             let pipeline_id = &lake_commit.ledger.pipeline_id;
             for new in staged.iter().filter(|one| one.table.metadata_location().is_none()) {
                 self.catalog.make_empty(new, pipeline_id).await?;
             }
+            outcome = Ok(Outcome::Moved);
+        }
+        if self.is_found_torn(&outcome) {
+            tracing::warn!("the catalog cannot commit several tables at once: one by one from now");
+            self.staging.discard(&staged).await;
+            self.staging.tear();
             outcome = Ok(Outcome::Moved);
         }
         match &outcome {
@@ -171,7 +186,7 @@ impl RestCommitter {
             }
             Ok(Outcome::Unknown(..)) => self.staging.unsettled(lake_commit),
             // One by one, what stands before the refused one is made and refers to its files.
-            Ok(Outcome::Moved) | Err(_) if self.staging.is_torn => {}
+            Ok(Outcome::Moved) | Err(_) if self.staging.is_torn() => {}
             Ok(Outcome::Moved) | Err(_) => self.staging.discard(&staged).await,
         }
         outcome
