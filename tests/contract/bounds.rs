@@ -92,8 +92,8 @@ async fn numbers_and_floats() {
     assert_eq!(bounds(&written(PgType::Float8, &[floats]).await), (None, None));
 }
 
-/// Iceberg's Java library orders uuids by their halves as signed numbers: by right bounds it did not
-/// find the files that a delete reaches, and Spark and Trino showed deleted rows.
+/// Iceberg's Java library orders uuids by their halves as signed numbers: by right bounds it did
+/// not find the files that a delete reaches, and Spark and Trino showed deleted rows.
 #[tokio::test]
 async fn a_uuid_has_no_bounds() {
     let ids = [[0xff_u8; 16], [1; 16]];
