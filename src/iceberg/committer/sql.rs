@@ -66,7 +66,7 @@ impl SqlCommitter {
     /// where they are missing; the lake's files go below the root of `storage`.
     ///
     /// # Errors
-    /// As [`PostgresDb::open`].
+    /// Those of `connect`; `CATALOG_DENIED` (config), `CATALOG_IO` (transient).
     pub async fn on_postgres(
         connect: Connect,
         storage: LakeStorage,
@@ -79,7 +79,7 @@ impl SqlCommitter {
     /// As [`SqlCommitter::on_postgres`], and makes nothing: `None` where there is no catalog.
     ///
     /// # Errors
-    /// As [`PostgresDb::open`].
+    /// As [`SqlCommitter::on_postgres`].
     pub async fn existing_on_postgres(
         connect: Connect,
         storage: LakeStorage,

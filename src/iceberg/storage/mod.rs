@@ -6,7 +6,7 @@
 //!
 //! Durability: an object counts once the store has answered, with the checksum it was sent with. A
 //! local file counts only after `fsync` of the file and of each directory that names it
-//! ([`local`]). Nothing here lists a folder to find out what a table is made of.
+//! (`local.rs`). Nothing here lists a folder to find out what a table is made of.
 
 mod cloud;
 mod crate_port;
