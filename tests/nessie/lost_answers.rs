@@ -25,7 +25,7 @@ async fn a_lake_commit_whose_answer_is_lost_is_made_once() {
                 && scene.lake_commits().await.len() >= wanted
         })
         .await;
-    let done = load.end().await;
+    let done = scene.at_rest(load).await;
     stop(running);
     let requests = nessie.requests("POST", COMMIT);
     let made = requests.iter().filter(|entry| entry.status == Some(204)).count();
@@ -58,7 +58,7 @@ async fn tries_that_fail_before_nessie_leave_a_bounded_number_of_files() {
     ]);
     let commits = async || scene.lake_commits().await.len();
     scene.until("enough lake commits", async || commits().await >= 12).await;
-    load.end().await;
+    scene.at_rest(load).await;
     stop(running);
     scene.assert_equal(&shop.tables()).await;
     let requests = nessie.requests("POST", COMMIT);
