@@ -29,6 +29,9 @@ async fn every_hash_of_the_branch_is_one_state_of_the_source() {
     })
     .await;
     let done = load.end().await;
+    let ends = ends(&scene.postgres).await;
+    let reached = async || scene.lake_commits().await.last().map(|last| last.lsn);
+    scene.until("the last one", async || reached().await >= ends.last().copied()).await;
     stop(running);
     let seconds = since.elapsed().as_secs_f64();
     scene.assert_equal(&shop.tables()).await;
@@ -37,7 +40,6 @@ async fn every_hash_of_the_branch_is_one_state_of_the_source() {
     let log = scene.branch.log().await;
     assert_eq!(log.len(), commits.len() + 2, "two namespaces, and else lake commits");
     eprintln!("{} lake commits of {done} source transactions in {seconds:.1} s", commits.len());
-    let ends = ends(&scene.postgres).await;
     assert_eq!(ends.len() as u64, done);
     let mut before = 0;
     for (i, commit) in commits.iter().enumerate() {

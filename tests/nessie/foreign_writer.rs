@@ -98,8 +98,12 @@ async fn a_property_that_somebody_sets_stays() {
         let head = scene.branch.head().await;
         scene.until("it is made", async || scene.branch.head().await != head).await;
         // No requirement of ours is about properties, so Nessie may take it as it is.
-        let last = nessie.requests("POST", sent).pop();
-        assert_eq!(last.and_then(|entry| entry.status), Some(204), "round {round}");
+        scene
+            .until("it is answered", async || {
+                let last = nessie.requests("POST", sent).pop();
+                last.and_then(|entry| entry.status) == Some(204)
+            })
+            .await;
         set_property(&scene.branch, &format!("between.{round}")).await;
     }
     stop(running);

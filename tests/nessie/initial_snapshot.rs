@@ -44,8 +44,7 @@ async fn killed_in_the_middle_it_leaves_nothing_and_the_next_run_completes_it() 
     let state = scene.lake.state_at(&first.hash);
     let copied = "SELECT count(*) FROM {shop.log} WHERE writer = 0";
     assert_eq!(scene.lake.query(&state, copied), [[Some("50000".into())]]);
-    scene.wait_until_the_lake_holds_it().await;
-    load.end().await;
+    scene.at_rest(load).await;
     stop(running);
     let last = scene.lake_commits().await.pop().unwrap();
     let end = lsn(&scene.postgres.value("SELECT pg_current_wal_lsn()").await);

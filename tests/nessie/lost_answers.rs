@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::load::Shop;
-use super::{Scene, following, is_long, stop};
+use super::{SOON, Scene, following, is_long, stop};
 use crate::support::fault_proxy::{FaultProxy, Rule};
 
 const COMMIT: &str = "transactions/commit";
@@ -18,14 +18,13 @@ async fn a_lake_commit_whose_answer_is_lost_is_made_once() {
     nessie.set_rules([Rule::on("POST", COMMIT).every(3).drop_answer()]);
     let load = shop.start(&scene.postgres, (2, 3), Duration::from_millis(15));
     let running = following(scene.run_on(&scene.branch.through(&nessie.url())).spawn());
-    scene
-        .until("enough lake commits", async || {
-            nessie.requests("POST", COMMIT).iter().filter(|e| e.fault.is_some()).count()
-                >= wanted / 3
-                && scene.lake_commits().await.len() >= wanted
-        })
-        .await;
-    let done = load.end().await;
+    let patience = if is_long() { 6 * SOON } else { SOON };
+    super::until("enough lake commits", patience, async || {
+        let lost = nessie.requests("POST", COMMIT).iter().filter(|e| e.fault.is_some()).count();
+        lost >= wanted / 3 && scene.lake_commits().await.len() >= wanted
+    })
+    .await;
+    let done = scene.at_rest(load).await;
     stop(running);
     let requests = nessie.requests("POST", COMMIT);
     let made = requests.iter().filter(|entry| entry.status == Some(204)).count();
@@ -58,7 +57,7 @@ async fn tries_that_fail_before_nessie_leave_a_bounded_number_of_files() {
     ]);
     let commits = async || scene.lake_commits().await.len();
     scene.until("enough lake commits", async || commits().await >= 12).await;
-    load.end().await;
+    scene.at_rest(load).await;
     stop(running);
     scene.assert_equal(&shop.tables()).await;
     let requests = nessie.requests("POST", COMMIT);

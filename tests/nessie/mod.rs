@@ -110,6 +110,13 @@ impl Scene {
         .await;
     }
 
+    /// Ends the writers and waits until the lake holds all that they did; how many transactions.
+    async fn at_rest(&self, load: load::Load) -> u64 {
+        let done = load.end().await;
+        self.wait_until_the_lake_holds_it().await;
+        done
+    }
+
     async fn until(&self, what: &str, ready: impl AsyncFnMut() -> bool) {
         until(what, SOON, ready).await;
     }

@@ -74,7 +74,7 @@ async fn nessie_is_killed_and_frozen_and_all_is_there_afterwards() {
         goes_on(&scene, "killed").await;
         assert_eq!(heard(&scene.postgres).await.0, pid, "connected anew:\n{}", running.stderr());
     }
-    let done = load.end().await;
+    let done = scene.at_rest(load).await;
     let ended = stop(running);
     eprintln!("peak RSS {} MiB, {done} transactions", ended.peak_rss_bytes >> 20);
     assert!(ended.peak_rss_bytes < RSS_MAX, "{} MiB", ended.peak_rss_bytes >> 20);

@@ -43,7 +43,7 @@ async fn the_lake_is_equal_after_errors_delays_and_resets() {
     scene.sql("UPDATE shop.blobs SET body = body || 'x' WHERE id % 2 = 0").await;
     let commits = scene.lake_commits().await.len();
     scene.until("more lake commits", async || scene.lake_commits().await.len() > commits + 8).await;
-    let done = load.end().await;
+    let done = scene.at_rest(load).await;
     stop(running);
     let journal = storage.journal();
     let faults = journal.iter().filter(|entry| entry.fault.is_some()).count();
