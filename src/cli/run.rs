@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Args;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
@@ -29,6 +30,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// How long an asynchronous commit may wait for its flush: three times the default
 /// `wal_writer_delay`, and some.
 const ASYNC_COMMIT: Duration = Duration::from_secs(1);
+/// Temporary trouble of the lake's side.
+const OF_THE_LAKE: [&str; 6] =
+    ["LAKE_IO", "COMMIT_OPEN", "CATALOG_DOWN", "CATALOG_AUTH", "CATALOG_BUSY", "CATALOG_IO"];
 /// How many times in a row a run that must end by itself (`--until-caught-up`, `only`) tries.
 const RETRIES_MAX: usize = 12;
 
@@ -129,7 +133,7 @@ pub(crate) async fn follow(
 #[derive(Default)]
 struct Open {
     lake: Option<Arc<Lake>>,
-    publisher: Option<Arc<Publisher>>,
+    publisher: Option<(Arc<Publisher>, JoinHandle<()>)>,
 }
 
 impl Open {
@@ -138,9 +142,9 @@ impl Open {
             return Ok(Arc::clone(lake));
         }
         let lake = super::lake(config).await?;
-        self.publisher = Publisher::new(&lake, config)?.map(Arc::new);
-        if let Some(publisher) = &self.publisher {
-            publisher.start(shutdown);
+        if let Some(publisher) = Publisher::new(&lake, config)?.map(Arc::new) {
+            let running = publisher.start(shutdown);
+            self.publisher = Some((publisher, running));
         }
         self.lake = Some(Arc::clone(&lake));
         Ok(lake)
@@ -148,7 +152,9 @@ impl Open {
 
     /// What the lake holds at the end. A run that ends by itself fails if it is not published.
     async fn publish_last(&self, ends: bool) -> Result<()> {
-        let Some(publisher) = &self.publisher else { return Ok(()) };
+        let Some((publisher, running)) = &self.publisher else { return Ok(()) };
+        // Two that merge at the same time would be in each other's way.
+        running.abort();
         match publisher.publish_last().await {
             Err(error) if !ends => {
                 tracing::error!(code = error.code(), cure = error.cure(), "{error}");
@@ -162,9 +168,7 @@ impl Open {
 /// A stop is clean although the source was in the way: nothing is lost, the next start goes on. One
 /// whose lake commit failed, or was not begun because the catalog could not be asked, is not.
 fn left_with(error: Error) -> Result<()> {
-    let of_lake = ["LAKE_IO", "COMMIT_OPEN", "CATALOG_DOWN", "CATALOG_AUTH", "CATALOG_BUSY"];
-    let is_lakes = of_lake.contains(&error.code()) || error.code() == "CATALOG_IO";
-    if error.kind() != Kind::Transient || is_lakes {
+    if error.kind() != Kind::Transient || OF_THE_LAKE.contains(&error.code()) {
         return Err(error);
     }
     tracing::warn!(code = error.code(), "{error}");

@@ -4,6 +4,7 @@
 mod answers;
 mod login;
 mod lost;
+mod network;
 mod torn;
 mod vended;
 

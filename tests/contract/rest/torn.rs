@@ -13,6 +13,8 @@ use super::{COMMIT, Proxied, assert_made_once, says};
 use crate::contract::lake::minio_settings;
 use crate::contract::{Lake, app, change, create, lake_commit, segment, want};
 use crate::support::fault_proxy::Rule;
+use crate::support::frazil::Frazil;
+use crate::support::postgres::{Postgres, PostgresOptions};
 
 const ONE_TABLE: &str = "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}";
 const SEVERAL: &str = "POST /v1/{prefix}/transactions/commit";
@@ -61,9 +63,15 @@ impl Torn {
     /// A crash: the commit of `path` never arrives.
     async fn break_off(&self, lake: &Lake, commit: &LakeCommit, path: &str) {
         self.with([Rule::on("POST", path).reset()]);
-        let tried = tokio::time::timeout(Duration::from_secs(2), lake.committer.commit(commit));
-        assert!(tried.await.is_err(), "it should not have ended");
-        assert!(!self.place.proxy.requests("POST", path).is_empty());
+        let arrives = async {
+            while self.place.proxy.requests("POST", path).is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            done = lake.committer.commit(commit) => panic!("it should not have ended: {done:?}"),
+            seen = tokio::time::timeout(Duration::from_secs(60), arrives) => seen.unwrap(),
+        }
         self.with([]);
     }
 
@@ -215,4 +223,23 @@ async fn what_it_cannot_do_may_turn_out_at_the_first_commit() {
     accepted.committer.position().await.unwrap();
     accepted.committer.commit(&commit).await.unwrap();
     assert_made_once(&accepted).await;
+}
+
+/// Who asks before a run is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_that_tables_are_committed_one_by_one() {
+    let torn = Torn::new().await;
+    let postgres = Postgres::start(PostgresOptions::default()).await;
+    postgres.sql("CREATE TABLE a (id int4 PRIMARY KEY)").await;
+    let catalog = format!("nessie+{}", torn.settings().uri);
+    let branch = torn.settings().reference.unwrap();
+    let check = |allow: &str| {
+        Frazil::new(["check", &postgres.dsn(), "--catalog", &catalog, "--ref", &branch])
+            .env("FRAZIL_LAKE__ALLOW_TORN_COMMITS", allow)
+            .finish()
+    };
+    let refused = check("false").exited(1);
+    assert!(refused.stdout.contains("CATALOG_TORN"), "{}", refused.stdout);
+    let accepted = check("true").succeeded();
+    assert!(accepted.stdout.contains("TORN_COMMITS"), "{}", accepted.stdout);
 }
