@@ -13,7 +13,7 @@ use super::Object;
 /// Bytes of a part; a smaller object is written in one piece. S3 takes no part below 5 MiB but the
 /// last.
 const PART_BYTES: usize = 5 << 20;
-/// Parts on their way at the same time.
+/// More is taken when fewer parts than this are on their way.
 const PARTS_PARALLEL: usize = 2;
 
 /// An upload that is aborted, parts and all, unless it is finished: nobody pays for parts of an
@@ -35,6 +35,10 @@ impl Upload {
     }
 
     pub(super) async fn put(&mut self, mut bytes: Bytes) -> Result<()> {
+        if let Some(parts) = &mut self.parts {
+            parts.wait(PARTS_PARALLEL - 1).await?;
+        }
+        // What is put at once is in memory already: its parts go out together.
         while !bytes.is_empty() {
             let room = PART_BYTES - self.buffer.content_length();
             self.buffer.push(bytes.split_to(room.min(bytes.len())));
@@ -53,7 +57,6 @@ impl Upload {
                 self.parts.insert(Parts { upload, tasks: JoinSet::new() })
             }
         };
-        parts.wait(PARTS_PARALLEL - 1).await?;
         let part: PutPayload = std::mem::take(&mut self.buffer).into();
         parts.tasks.spawn(parts.upload.put_part(part));
         Ok(())
