@@ -223,7 +223,9 @@ impl Flow {
                 self.window.hurry();
             }
             let old = lag > 0 && self.last_commit.elapsed() >= IDLE_POSITION_AGE;
-            if self.window.is_empty() && (asked || old || lag >= IDLE_POSITION_BYTES) {
+            // A server that shuts down waits until all of its WAL is acknowledged (case 15).
+            let awaited = reply && lag > 0;
+            if self.window.is_empty() && (asked || awaited || old || lag >= IDLE_POSITION_BYTES) {
                 self.window.idle(wal_end);
                 if self.may_commit() {
                     self.start_lake_commit().await?;

@@ -49,6 +49,27 @@ async fn it_comes_back_after_each_end_of_the_server() {
     assert_whole(&postgres, folder.path(), "frazil").await;
 }
 
+/// WAL that ends in nothing for the lake, here of a transaction that the shutdown breaks off: the
+/// server waits until its end is acknowledged (case 15).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_shutdown_does_not_wait_for_wal_that_the_lake_will_never_hold() {
+    let mut postgres = Postgres::start(PostgresOptions::default()).await;
+    postgres.sql("CREATE TABLE t (id int4 PRIMARY KEY, v text)").await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut frazil = run(&postgres, folder.path(), "frazil").spawn();
+    frazil.wait_for_log("following the stream", Duration::from_secs(60));
+    let open = postgres.client().await;
+    let rows = "INSERT INTO t SELECT g, repeat('x', 200) FROM generate_series(1, 20000) g";
+    open.batch_execute(&format!("BEGIN; {rows}")).await.unwrap();
+    let began = std::time::Instant::now();
+    postgres.stop();
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+    postgres.restart().await;
+    postgres.sql("INSERT INTO t VALUES (1, 'later')").await;
+    frazil.signal("TERM");
+    frazil.wait(Duration::from_secs(60)).succeeded();
+}
+
 fn streams(log: &str) -> usize {
     log.matches("following the stream").count()
 }
