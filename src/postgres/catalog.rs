@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::postgres::pg_types::{PgTypes, load_types};
 use crate::postgres::pgoutput::WireRelation;
 use crate::postgres::server_error::from_sql;
+use crate::postgres::unannounced::{self, Unannounced};
 use crate::window::relation::{Column, Relation, ReplicaIdentity};
 
 /// A published table as the catalog has it now.
@@ -42,6 +43,8 @@ pub struct SourceTable {
     pub unpublished_key: Vec<String>,
     /// The primary key is deferrable, so it is treated as none (case 74).
     pub deferrable_key: bool,
+    /// What may change its rows in the lake without an event.
+    pub unannounced: Unannounced,
 }
 
 /// Defaults of one column.
@@ -66,7 +69,16 @@ pub async fn load_relations(
 ) -> Result<Vec<SourceTable>> {
     let version = server_version(client).await?;
     let published = published(client, version, publications, oids).await?;
-    assemble(client, version, &published).await
+    let mut tables = assemble(client, version, &published).await?;
+    let oids: Vec<u32> = tables.iter().map(|table| table.relation.oid).collect();
+    let mut unannounced = unannounced::load(client, publications, &oids).await?;
+    for table in &mut tables {
+        let found = unannounced.remove(&table.relation.oid).unwrap_or_default();
+        table.unannounced.leaves = found.leaves;
+        table.unannounced.type_shapes = found.type_shapes;
+        table.unannounced.published.insert_str(0, &found.published);
+    }
+    Ok(tables)
 }
 
 /// The tables `oids` as they would be published without a column list or row filter: for looking
@@ -170,6 +182,14 @@ struct Published {
 }
 
 impl Published {
+    /// The column list and row filter, for comparison.
+    fn restrictions(&self) -> String {
+        match &self.row_filter {
+            None => String::new(),
+            Some(filter) => format!(" WHERE {filter}"),
+        }
+    }
+
     /// Several publications are united: no filter in one is no filter at all.
     fn add(&mut self, columns: Option<Vec<String>>, row_filter: Option<String>) {
         if !self.seen {
@@ -247,6 +267,7 @@ fn table(
         relpages: class.get("relpages"),
         unpublished_key: key.unpublished,
         deferrable_key: key.deferrable,
+        unannounced: Unannounced { published: published.restrictions(), ..Unannounced::default() },
     })
 }
 
