@@ -67,6 +67,7 @@ enum Known {
 #[derive(Debug, Clone)]
 struct OpenTransaction {
     final_lsn: Lsn,
+    xid: u32,
     /// Where its BEGIN stands, while that is in the current segment.
     begins_at: Option<usize>,
     is_wanted: bool,
@@ -153,6 +154,11 @@ impl Intake {
         self.open.is_some()
     }
 
+    /// The transaction id of the source transaction that is open.
+    pub(crate) fn open_xid(&self) -> Option<u32> {
+        self.open.as_ref().map(|open| open.xid)
+    }
+
     /// Whether nothing more may be read: see [`Intake::cut_open_transaction`].
     pub(crate) fn is_cut(&self) -> bool {
         self.is_cut
@@ -205,7 +211,7 @@ impl Intake {
                 })?;
             }
             Message::Truncate { oids, .. } => self.truncate(&oids)?,
-            Message::Begin { final_lsn, .. } => self.begin(final_lsn, frame_at)?,
+            Message::Begin { final_lsn, xid, .. } => self.begin(final_lsn, xid, frame_at)?,
             Message::Commit { end_lsn, commit_time_us, .. } => {
                 return self.commit(end_lsn, commit_time_us + POSTGRES_EPOCH_US).map(Some);
             }
@@ -225,14 +231,14 @@ impl Intake {
         Ok(None)
     }
 
-    fn begin(&mut self, final_lsn: Lsn, frame_at: usize) -> Result<()> {
+    fn begin(&mut self, final_lsn: Lsn, xid: u32, frame_at: usize) -> Result<()> {
         if let Some(open) = &self.open {
             let message =
                 format!("BEGIN within the transaction that commits at {}", open.final_lsn);
             return Err(Error::fatal("PROTOCOL", message));
         }
-        self.open =
-            Some(OpenTransaction { final_lsn, begins_at: Some(frame_at), is_wanted: false });
+        let begins_at = Some(frame_at);
+        self.open = Some(OpenTransaction { final_lsn, xid, begins_at, is_wanted: false });
         Ok(())
     }
 

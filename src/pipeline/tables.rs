@@ -85,6 +85,9 @@ pub(crate) struct Tables {
     unknown: HashMap<u32, Instant>,
     /// Followed, but not published when last looked up.
     unpublished: HashSet<u32>,
+    /// The last source transaction that described a table anew: the catalog is of use only once it
+    /// is visible in it.
+    described_by_xid: Option<u32>,
     check_due: bool,
     checked: Instant,
 }
@@ -108,6 +111,7 @@ impl Tables {
             targets: Arc::new(targets),
             unknown: HashMap::new(),
             unpublished: HashSet::new(),
+            described_by_xid: None,
             check_due: false,
             checked: Instant::now(),
         }
@@ -129,6 +133,7 @@ impl Tables {
         wire: &WireRelation,
         intake: &mut Intake,
     ) -> Result<Learned> {
+        self.described_by_xid = intake.open_xid();
         if intake.knows(wire) {
             self.check_due = true;
             return Ok(Learned::Known);
@@ -256,6 +261,7 @@ impl Tables {
         if crate::ops::is_failpoint_on("no_ddl_detection") {
             return Ok(Vec::new());
         }
+        self.wait_until_visible().await?;
         let tables = self.load(None).await?;
         let now: HashMap<u32, &SourceTable> = tables.iter().map(|t| (t.relation.oid, t)).collect();
         let (mut found, mut moved) = (Vec::new(), Vec::new());
@@ -363,6 +369,22 @@ impl Tables {
             targets.remove(&old);
             states.remove(&old);
         }
+    }
+
+    /// A source transaction is in the stream before others see what it did, and with synchronous
+    /// replication that may take long: then the catalog is looked at once more later.
+    async fn wait_until_visible(&mut self) -> Result<()> {
+        let Some(xid) = self.described_by_xid.filter(|xid| *xid > 0) else { return Ok(()) };
+        let deadline = Instant::now() + CATALOG_PATIENCE;
+        while !catalog::is_visible(&self.client, xid).await? {
+            if Instant::now() >= deadline {
+                self.check_due = true;
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN / 10).await;
+        }
+        self.described_by_xid = None;
+        Ok(())
     }
 
     /// The source tables as they are now; in bounded time, for the loop waits.

@@ -128,6 +128,20 @@ pub async fn server_version(client: &Client) -> Result<u32> {
     Ok(u32::try_from(row.get::<_, i32>(0)).unwrap_or(0))
 }
 
+/// Whether what the transaction `xid` did is visible to others; its epoch is that of now.
+pub async fn is_visible(client: &Client, xid: u32) -> Result<bool> {
+    let row = client.query_one(IS_VISIBLE, &[&i64::from(xid)]).await.map_err(from_sql)?;
+    Ok(row.get(0))
+}
+
+// Transaction ids have 32 bits in the stream and 64 here: the newest one that is not of the future.
+const IS_VISIBLE: &str = "\
+    SELECT pg_catalog.pg_visible_in_snapshot(( \
+               CASE WHEN $1::int8 < m % 4294967296 THEN m - m % 4294967296 + $1 \
+                    ELSE greatest(m - m % 4294967296 - 4294967296, 0) + $1 END)::text::xid8, s) \
+    FROM (SELECT s, pg_catalog.pg_snapshot_xmax(s)::text::int8 AS m \
+          FROM pg_catalog.pg_current_snapshot() s) now";
+
 /// Whether `wire` shows the columns of `table`, in order, by name, type and type modifier, under
 /// the same oid. Names of table and schema may differ: a schema's new name is not announced.
 pub fn matches(table: &SourceTable, wire: &WireRelation) -> bool {
