@@ -120,7 +120,7 @@ fn stream_options(
         messages: version >= VERSION_14,
         streaming: false,
         two_phase: false,
-        origin: None,
+        origin: settings.only_local_origin.then(|| "none".to_owned()),
     }
 }
 

@@ -9,7 +9,7 @@ mod order;
 mod position_checks;
 mod random_workload;
 mod restart_and_stop;
-mod scene;
+pub(crate) mod scene;
 mod snapshot_with_writers;
 mod toast;
 mod types;

@@ -1,5 +1,7 @@
 //! A private PostgreSQL server per test: own folder, own free port on 127.0.0.1, gone on drop.
 
+mod standby;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::process::{free_port, output_of, poll, remove_after_us, signal, spawn, tail};
 use super::servers;
+
+pub use standby::STANDBY_SLOT;
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 

@@ -35,11 +35,14 @@ pub fn binaries_from_maven(version: &str) -> PathBuf {
 /// The major version of the server that the tests run on.
 pub fn major() -> u32 {
     static MAJOR: OnceLock<u32> = OnceLock::new();
-    *MAJOR.get_or_init(|| {
-        let version = version_of(bin_dir());
-        let digits = version.split(|c: char| !c.is_ascii_digit()).next();
-        digits.and_then(|digits| digits.parse().ok()).expect("15.18 or 18beta1")
-    })
+    *MAJOR.get_or_init(|| major_of(bin_dir()))
+}
+
+/// 15 of the server in `bin_dir`.
+pub fn major_of(bin_dir: &Path) -> u32 {
+    let version = version_of(bin_dir);
+    let digits = version.split(|c: char| !c.is_ascii_digit()).next();
+    digits.and_then(|digits| digits.parse().ok()).expect("15.18 or 18beta1")
 }
 
 /// `15.18` of the server in `bin_dir`.
@@ -48,14 +51,22 @@ pub fn version_of(bin_dir: &Path) -> String {
     version.split_whitespace().nth(2).expect("postgres (PostgreSQL) 15.18 ...").to_owned()
 }
 
-/// Whether the test may go on: it needs a server of `major` or later, and says so where it has not.
-pub fn is_at_least(major: u32, why: &str) -> bool {
-    let enough = self::major() >= major;
-    if !enough {
-        eprintln!("passed over: {why} came with Postgres {major}");
-    }
-    enough
+/// The binaries of a server of `major` or later: those the tests run on, else the newest.
+pub fn bin_dir_at_least(major: u32) -> PathBuf {
+    if self::major() >= major { bin_dir().to_owned() } else { bin_dir_of(NEWEST) }
 }
+
+/// Whether the server that the tests run on is older than `major`; says what is passed over then.
+pub fn is_before(major: u32, what: &str) -> bool {
+    let before = self::major() < major;
+    if before {
+        eprintln!("passed over: {what} came with Postgres {major}");
+    }
+    before
+}
+
+/// The newest major version.
+pub const NEWEST: &str = "18";
 
 const DEBIAN: &str = "/usr/lib/postgresql";
 
