@@ -9,6 +9,7 @@ pub mod minio;
 pub mod nessie;
 pub mod postgres;
 pub mod process;
+pub mod servers;
 pub mod shapes;
 pub mod workload;
 
