@@ -8,6 +8,7 @@ mod drop;
 mod lake;
 mod report;
 mod run;
+mod source_holds;
 mod sql_hint;
 mod status;
 mod wait;
