@@ -105,6 +105,7 @@ pub(super) async fn connect(
         position: Position { timeline: identity.timeline, system_id: identity.system_id },
         last_commit: Instant::now(),
         feedback: feedback_every(interval),
+        heard: Instant::now(),
         commit_interval: settings.commit_interval,
         until,
         leaving: None,

@@ -183,12 +183,21 @@ pub struct ReplicationStream {
     socket: Socket,
     pace: Pace,
     status_interval: Duration,
+    patience: Duration,
 }
 
 impl ReplicationStream {
     pub(super) fn new(socket: Socket, wal_sender_timeout: Duration) -> Self {
         let pace = Pace::new(socket.likes_pauses());
-        Self { socket, pace, status_interval: interval(wal_sender_timeout) }
+        let status_interval = interval(wal_sender_timeout);
+        Self { socket, pace, status_interval, patience: patience(wal_sender_timeout) }
+    }
+
+    /// How long the server may say nothing although it was asked to: as long as it waits for us.
+    /// Less would not do: while a large source transaction gives nothing to send, a walsender looks
+    /// at what came from us only once half of `wal_sender_timeout` has passed.
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// How often a status update is due: a third of the server's patience, 10 s at most.
@@ -300,6 +309,14 @@ fn interval(wal_sender_timeout: Duration) -> Duration {
     match wal_sender_timeout {
         Duration::ZERO => MOST,
         patience => (patience / 3).min(MOST),
+    }
+}
+
+fn patience(wal_sender_timeout: Duration) -> Duration {
+    const MOST: Duration = Duration::from_secs(60);
+    match wal_sender_timeout {
+        Duration::ZERO => MOST,
+        patience => patience.min(MOST),
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::frazil::{DEADLINE, Frazil, Running};
+use crate::behaviour::scene::{LEDGER, metadata, stop, summaries};
+use crate::support::frazil::{DEADLINE, Finished, Frazil, Running};
 use crate::support::lake::Lake;
 use crate::support::postgres::{Postgres, PostgresOptions, STANDBY_SLOT};
 use crate::support::process::tail;
@@ -52,6 +53,8 @@ impl Pair {
     async fn wait_until_synced(&self) {
         let is_ready = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'frazil' \
              AND synced AND NOT temporary AND invalidation_reason IS NULL";
+        // Started now, for a worker that finds nothing to do rests up to 30 s.
+        self.standby.set("sync_replication_slots", "on").await;
         let end = Instant::now() + DEADLINE;
         while self.standby.value(is_ready).await != "1" {
             assert!(Instant::now() < end, "not synced:\n{}", tail(&self.standby.log(), 20));
@@ -73,15 +76,21 @@ impl Pair {
         }
     }
 
-    /// The ledger's timeline and position.
-    fn ledger(&mut self) -> (String, String) {
-        let state = self.lake.state();
-        let ledger = crate::behaviour::scene::metadata(&state, "frazil.ledger_frazil");
-        let id = &ledger["current-snapshot-id"];
-        let snapshots = ledger["snapshots"].as_array().unwrap();
-        let newest = snapshots.iter().find(|one| one["snapshot-id"] == *id).unwrap();
-        let text = |key: &str| newest["summary"][key].as_str().unwrap_or_default().to_owned();
-        (text("frazil.timeline"), text("frazil.position"))
+    /// `kill -9` of the primary, and the standby takes over.
+    async fn fail_over(&mut self) {
+        self.primary.kill9();
+        self.standby.promote().await;
+    }
+
+    fn catch_up(&self) -> Finished {
+        self.run().arg("--until-caught-up").finish()
+    }
+
+    /// The ledger's timeline.
+    fn timeline(&mut self) -> String {
+        let ledger = metadata(&self.lake.state(), LEDGER);
+        let newest = summaries(&ledger).last().unwrap()["frazil.timeline"].clone();
+        newest.as_str().unwrap().to_owned()
     }
 }
 
@@ -140,13 +149,113 @@ async fn a_promoted_standby_is_followed() {
     pair.standby.promote().await;
     pair.standby.sql(&format!("INSERT INTO t VALUES ({failed} + 1000000, 'after')")).await;
     wait_until_equal(&mut pair.lake, &pair.standby).await;
-    assert_eq!(pair.ledger().0, "2", "the new timeline stands with P");
+    assert_eq!(pair.timeline(), "2", "the new timeline stands with P");
     pair.standby
         .sql("UPDATE t SET v = 'later' WHERE id % 2 = 0; DELETE FROM t WHERE id % 7 = 0")
         .await;
     wait_until_equal(&mut pair.lake, &pair.standby).await;
-    running.signal("TERM");
-    running.wait(DEADLINE).succeeded();
-    pair.run().arg("--until-caught-up").finish().succeeded();
+    stop(running);
+    pair.catch_up().succeeded();
     pair.lake.assert_equal(&pair.standby, TABLES).await;
+}
+
+/// The stream must not be ahead of a standby that may take over: while that is down it waits, says
+/// why, and is neither dropped nor begun again.
+// cases: 20 holds
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stream_waits_for_a_standby_that_is_down() {
+    let mut pair = Pair::new().await;
+    pair.primary.set("synchronized_standby_slots", STANDBY_SLOT).await;
+    let mut running = pair.started();
+    pair.wait_until_synced().await;
+    wait_until_equal(&mut pair.lake, &pair.primary).await;
+    let walsender = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'frazil'";
+    let before = pair.primary.value(walsender).await;
+    pair.standby.stop();
+    pair.primary.sql("INSERT INTO t VALUES (1, 'not on the standby')").await;
+    // The server itself names the standby's slot.
+    running.wait_for_log("does not have active_pid", DEADLINE);
+    assert!(running.stderr().contains(STANDBY_SLOT), "{}", running.stderr());
+    // Longer than either side waits for the other.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(pair.primary.value(walsender).await, before, "the stream was begun again");
+    assert!(!running.stderr().contains("retry_in"), "{}", running.stderr());
+    let rows = pair.lake.query_now("SELECT count(*) FROM {public.t} WHERE id = 1");
+    assert_eq!(rows[0][0].as_deref(), Some("0"), "ahead of the standby");
+    let folder = pair.lake.folder().to_str().unwrap().to_owned();
+    let status = Frazil::new(["status", &pair.primary.dsn(), "--into", &folder]).finish();
+    assert!(status.stdout.contains(&format!("waits for the standby {STANDBY_SLOT}")), "{status:?}");
+    pair.standby.restart().await;
+    wait_until_equal(&mut pair.lake, &pair.primary).await;
+    assert_eq!(pair.primary.value(walsender).await, before);
+    stop(running);
+}
+
+/// A slot that no standby has is gone after the failover; it is not made again, which would skip
+/// what happened in between.
+// cases: 21 stops SLOT_LOST
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_failover_slot_the_slot_is_lost() {
+    let mut pair = Pair::new().await;
+    pair.run().env("FRAZIL_SOURCE__FAILOVER", "off").arg("--until-caught-up").finish().succeeded();
+    let failover = "SELECT failover FROM pg_replication_slots WHERE slot_name = 'frazil'";
+    assert_eq!(pair.primary.value(failover).await, "f");
+    pair.wait_for_standby().await;
+    pair.standby.sql("SELECT pg_sync_replication_slots()").await;
+    pair.fail_over().await;
+    pair.standby.sql("INSERT INTO t VALUES (1, 'after')").await;
+    pair.catch_up().exited(1).said("SLOT_LOST").said("cure:");
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'logical'";
+    assert_eq!(pair.standby.value(slots).await, "0");
+}
+
+/// Without `synchronized_standby_slots` the lake may hold what the standby never got.
+// cases: 7 22 stops LAKE_AHEAD
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_is_behind_the_lake_is_refused() {
+    let mut pair = Pair::new().await;
+    let running = pair.started();
+    pair.wait_until_synced().await;
+    stop(running);
+    pair.standby.stop();
+    pair.primary.sql("INSERT INTO t SELECT g, 'lost' FROM generate_series(1, 1000) g").await;
+    pair.catch_up().succeeded();
+    pair.primary.kill9();
+    pair.standby.restart().await;
+    pair.standby.promote().await;
+    pair.catch_up().exited(1).said("LAKE_AHEAD").said("cure:");
+    // Once its WAL has passed P, the history tells.
+    let wal = "INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 5000) g";
+    pair.standby.sql(wal).await;
+    pair.standby.sql("SELECT pg_switch_wal()").await;
+    pair.catch_up().exited(1).said("TIMELINE").said("cure:");
+}
+
+/// A backup that is brought back is behind the lake, and after its recovery on a timeline of its
+/// own.
+// cases: 7 stops LAKE_AHEAD
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_is_refused() {
+    let mut primary = Postgres::start(PostgresOptions::default()).await;
+    primary.sql(TABLE).await;
+    let folder = tempfile::tempdir().unwrap();
+    let catch_up = |postgres: &Postgres| {
+        Frazil::run(&postgres.dsn(), folder.path()).arg("--until-caught-up").finish()
+    };
+    catch_up(&primary).succeeded();
+    let mut backup = primary.copy(PostgresOptions::default().set("restore_command", "false"));
+    primary.restart().await;
+    primary.sql("INSERT INTO t VALUES (1, 'after the backup')").await;
+    catch_up(&primary).succeeded();
+    primary.stop();
+    std::fs::write(backup.data_dir().join("recovery.signal"), "").unwrap();
+    backup.restart().await;
+    let end = Instant::now() + DEADLINE;
+    while backup.value("SELECT pg_is_in_recovery()").await != "f" {
+        assert!(Instant::now() < end, "the recovery does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    catch_up(&backup).exited(1).said("LAKE_AHEAD").said("cure:");
+    backup.sql("INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(10, 5000) g").await;
+    catch_up(&backup).exited(1).said("TIMELINE").said("cure:");
 }

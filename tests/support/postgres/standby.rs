@@ -4,28 +4,25 @@
 use std::fs;
 use std::process::Command;
 
-use super::{Postgres, PostgresOptions, append, configuration, free_port, output_of, servers};
+use super::{Postgres, PostgresOptions, append, configuration, free_port, output_of};
 
 /// The physical slot that the standby streams from.
 pub const STANDBY_SLOT: &str = "standby";
 
 impl Postgres {
     /// A standby made from a copy of this server, which is stopped for a moment. `options` are
-    /// added to the standby's.
+    /// added to the standby's. Its slots are not synchronised yet (`sync_replication_slots`).
     pub async fn standby(&mut self, options: PostgresOptions) -> Postgres {
         self.sql(&format!("SELECT pg_create_physical_replication_slot('{STANDBY_SLOT}', true)"))
             .await;
         let mut standby = self.copy(options);
-        let mut settings = vec![
+        let settings = [
             ("primary_conninfo", format!("{} application_name=standby", self.conninfo())),
             ("primary_slot_name", STANDBY_SLOT.to_owned()),
             ("hot_standby_feedback", "on".to_owned()),
             ("wal_receiver_status_interval", "1s".to_owned()),
             ("wal_retrieve_retry_interval", "200ms".to_owned()),
         ];
-        if servers::major_of(&self.bin_dir) >= 17 {
-            settings.push(("sync_replication_slots", "on".to_owned()));
-        }
         let lines: Vec<_> = settings.iter().map(|(k, v)| format!("{k} = '{v}'\n")).collect();
         append(&standby.data_dir().join("postgresql.conf"), &lines.concat());
         fs::write(standby.data_dir().join("standby.signal"), "").unwrap();
