@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 
 use crate::error::{Error, Result};
+use crate::window::relation::Relation;
 
 pub use lake::LakeSettings;
 pub use patterns::Patterns;
@@ -48,6 +49,9 @@ pub struct Settings {
     pub publication: String,
     /// Which tables.
     pub tables: Patterns,
+    /// Tables whose rows are addressed by `_pg_key` although their key columns would do: for keys
+    /// with values that the lake's types can't hold. Looked at when a table is copied.
+    pub hidden_key: Option<Patterns>,
     /// What is copied before the stream.
     pub initial_snapshot: InitialSnapshot,
     /// Connections that copy in parallel.
@@ -76,6 +80,14 @@ pub struct Config {
 }
 
 impl Settings {
+    /// Gives a table that is about to be copied the key that was asked for.
+    pub fn choose_key(&self, relation: &mut Relation) {
+        let selects = |p: &Patterns| p.selects(&relation.namespace, &relation.name);
+        if self.hidden_key.as_ref().is_some_and(selects) {
+            relation.hide_key();
+        }
+    }
+
     /// The publication of tables without a key, which publishes no UPDATE and DELETE (case 73).
     pub fn append_publication(&self) -> String {
         format!("{}_append", self.publication)
@@ -114,6 +126,7 @@ impl Config {
             slot: slot_name(raw.source.slot)?,
             publication: text(raw.source.publication, "frazil"),
             tables: Patterns::parse(&text(raw.source.tables, "*"))?,
+            hidden_key: patterns(raw.tables.hidden_key)?,
             initial_snapshot: snapshot_mode(raw.initial_snapshot.mode)?,
             workers: workers(raw.initial_snapshot.workers)?,
             commit_interval: duration("commit.interval", raw.commit.interval, "5s")?,
@@ -122,6 +135,11 @@ impl Config {
         };
         Ok(Self { source: url.into(), lake, publish, tag_interval, settings })
     }
+}
+
+/// Table patterns, if some were typed.
+fn patterns(value: Option<Scalar>) -> Result<Option<Patterns>> {
+    set(value).map(|list| Patterns::parse(&list)).transpose()
 }
 
 fn missing(key: &str, cure: &str) -> Error {

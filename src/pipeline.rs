@@ -15,7 +15,9 @@
 //! `commit.rs` (the lake commit), and back here to `Flow::acknowledge`.
 
 mod commit;
+mod equal_rows;
 mod intake;
+mod past;
 mod start;
 mod tables;
 mod toast;

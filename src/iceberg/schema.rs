@@ -13,7 +13,7 @@ use iceberg::spec::{
 
 use crate::error::{Error, Result};
 use crate::iceberg::lake_error;
-use crate::window::relation::{Column, PgType, Relation};
+use crate::window::relation::{Column, HIDDEN_KEY, HIDDEN_KEY_FIELD_ID, KeyForm, PgType, Relation};
 
 /// Name of the map that holds the Postgres text of values which their type can't hold.
 pub const RAW_COLUMN: &str = "_pg_raw";
@@ -31,15 +31,6 @@ pub fn field_id(attnum: i16) -> i32 {
 
 fn nested_id(attnum: i16, k: i32) -> i32 {
     NESTED_BASE + field_id(attnum) * NESTED_PER_COLUMN + k
-}
-
-/// Field ids of the key, in the order of `relation.key`.
-pub fn key_field_ids(relation: &Relation) -> Vec<i32> {
-    key_columns(relation).map(|c| field_id(c.attnum)).collect()
-}
-
-fn key_columns(relation: &Relation) -> impl Iterator<Item = &Column> {
-    relation.key.iter().filter_map(|&at| relation.columns.get(at))
 }
 
 /// The Iceberg type of a column.
@@ -99,18 +90,27 @@ fn raw_field() -> NestedFieldRef {
         .into()
 }
 
+/// Required, for it is an identifier field.
+fn hidden_key_field() -> NestedFieldRef {
+    let string = Type::Primitive(PrimitiveType::String);
+    NestedField::required(HIDDEN_KEY_FIELD_ID, HIDDEN_KEY, string)
+        .with_doc("Made by frazil from the texts of the key columns, to address rows by")
+        .into()
+}
+
 /// The schema of a new lake table: identity columns required and identifier fields, all other
 /// columns optional (a NOT NULL may be dropped any day).
 ///
 /// # Errors
-/// `KEY_TYPE` where an identity column has a type that Iceberg forbids in equality deletes;
-/// `COLUMN_NAME` where a column is called `_pg_raw`.
+/// `COLUMN_NAME` where a column is called `_pg_raw` or `_pg_key`.
 pub fn table_schema(relation: &Relation, raw: bool) -> Result<Schema> {
     check_names(relation)?;
-    check_key_types(relation)?;
-    let key: HashSet<i32> = key_field_ids(relation).into_iter().collect();
+    let key: HashSet<i32> = relation.key_field_ids().into_iter().collect();
     let mut fields: Vec<NestedFieldRef> =
         relation.columns.iter().map(|c| new_field(c, key.contains(&field_id(c.attnum)))).collect();
+    if relation.has_hidden_key() {
+        fields.push(hidden_key_field());
+    }
     // A Parquet file without columns has no rows, a Postgres table without columns may have some.
     if raw || fields.is_empty() {
         fields.push(raw_field());
@@ -134,7 +134,7 @@ fn build(fields: Vec<NestedFieldRef>, key: &HashSet<i32>, schema_id: i32) -> Res
 }
 
 fn check_names(relation: &Relation) -> Result<()> {
-    match relation.columns.iter().find(|c| c.name == RAW_COLUMN) {
+    match relation.columns.iter().find(|c| c.name == RAW_COLUMN || c.name == HIDDEN_KEY) {
         None => Ok(()),
         Some(column) => Err(Error::table(
             "COLUMN_NAME",
@@ -146,26 +146,6 @@ fn check_names(relation: &Relation) -> Result<()> {
     }
 }
 
-fn check_key_types(relation: &Relation) -> Result<()> {
-    let forbidden = |c: &&Column| {
-        let floating = matches!(c.pg_type, PgType::Float4 | PgType::Float8);
-        floating || matches!(c.pg_type, PgType::Array(_) | PgType::Interval)
-    };
-    match key_columns(relation).find(forbidden) {
-        None => Ok(()),
-        Some(column) => Err(Error::table(
-            "KEY_TYPE",
-            relation.display(),
-            "Iceberg allows no float, array or interval in the key of a table",
-        )
-        .with_column(&column.name)
-        .with_cure(
-            "ALTER TABLE ... REPLICA IDENTITY USING INDEX with a unique index over other columns, \
-             or leave the table out with `--tables`",
-        )),
-    }
-}
-
 /// The schema that `current` becomes when the source table looks like `relation`: missing fields
 /// are added, names follow, dropped columns stay as optional history. `None` if nothing changes.
 ///
@@ -174,7 +154,7 @@ fn check_key_types(relation: &Relation) -> Result<()> {
 /// historical one; otherwise as [`table_schema`].
 pub fn evolve(current: &Schema, relation: &Relation, raw: bool) -> Result<Option<Schema>> {
     check_names(relation)?;
-    let key: HashSet<i32> = key_field_ids(relation).into_iter().collect();
+    let key: HashSet<i32> = relation.key_field_ids().into_iter().collect();
     let before: HashSet<i32> = current.identifier_field_ids().collect();
     if key != before {
         return Err(schema_changed(relation, "the key of the table changed"));
@@ -190,6 +170,7 @@ pub fn evolve(current: &Schema, relation: &Relation, raw: bool) -> Result<Option
         fields.push(raw_field());
     }
     check_clash(&fields, relation)?;
+    check_whole_rows(&fields, relation)?;
     let next = build(fields, &key, current.schema_id())?;
     Ok((next.as_struct() != current.as_struct()).then_some(next))
 }
@@ -216,6 +197,19 @@ fn check_clash(fields: &[NestedFieldRef], relation: &Relation) -> Result<()> {
             let what = "a dropped column of this name is kept in the lake as history";
             Err(schema_changed(relation, what).with_column(&field.name))
         }
+    }
+}
+
+/// Older rows are addressed by values that a dropped column takes with it.
+fn check_whole_rows(fields: &[NestedFieldRef], relation: &Relation) -> Result<()> {
+    let is_own = |id: i32| id == RAW_FIELD_ID || id == HIDDEN_KEY_FIELD_ID;
+    let stands = |id: i32| relation.columns.iter().any(|c| field_id(c.attnum) == id);
+    match fields.iter().find(|f| !is_own(f.id) && !stands(f.id)) {
+        Some(field) if relation.key_form == KeyForm::WholeRow => {
+            let what = "a column of a table without a key was dropped";
+            Err(schema_changed(relation, what).with_column(&field.name))
+        }
+        _ => Ok(()),
     }
 }
 

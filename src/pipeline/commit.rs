@@ -20,9 +20,9 @@ use crate::iceberg::{POSITION_KEY, Schema, read, rewrite, schema};
 use crate::progress::Lsn;
 
 use super::intake::{Intake, TransactionEnd};
+use super::past::Past;
 use super::start::Position;
 use super::tables::{Evolution, FACTS_KEY, TableState, Tables};
-use super::toast::Past;
 use super::write::{Ticket, Writers};
 
 /// Tables of a lake commit that are looked at in the catalog at the same time.

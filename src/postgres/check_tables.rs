@@ -12,7 +12,7 @@ use crate::postgres::dsn::Source;
 use crate::postgres::publication::publication_info;
 use crate::postgres::quote::{identifier, qualified};
 use crate::postgres::tables::{CandidateTable, candidate_tables};
-use crate::window::relation::{PgType, ReplicaIdentity};
+use crate::window::relation::ReplicaIdentity;
 
 /// What the publications leave out.
 pub(super) async fn check_publications(
@@ -136,9 +136,11 @@ fn check_identity(table: &SourceTable, findings: &mut Vec<Finding>) {
     }
     let add_key = format!("ALTER TABLE {place} ADD PRIMARY KEY (...)");
     if relation.identity == ReplicaIdentity::Full {
-        let what = format!("{place} has REPLICA IDENTITY FULL but no (immediate) primary key");
-        let cure = format!("{add_key}; or leave the table out");
-        findings.push(Finding::blocking("FULL_WITHOUT_KEY", what, cure));
+        let what = format!(
+            "{place} has REPLICA IDENTITY FULL but no (immediate) primary key: to find the rows that \
+             are changed, the column `_pg_key` of all its files in the lake is read"
+        );
+        findings.push(Finding::warning("FULL_WITHOUT_KEY", what, add_key));
         return;
     }
     let why = match (relation.identity, table.deferrable_key) {
@@ -147,7 +149,8 @@ fn check_identity(table: &SourceTable, findings: &mut Vec<Finding>) {
         _ => "has no primary key",
     };
     let what = format!("{place} {why}: its INSERTs are appended, by an insert-only publication");
-    findings.push(Finding::warning("NO_KEY", what, add_key));
+    let cure = format!("{add_key}; or ALTER TABLE {place} REPLICA IDENTITY FULL");
+    findings.push(Finding::warning("NO_KEY", what, cure));
 }
 
 /// A filter over columns outside the identity makes the application's own UPDATEs fail (42P10).
@@ -202,15 +205,14 @@ fn check_columns(table: &SourceTable, findings: &mut Vec<Finding>) {
         let cure = "leave them out by a publication column list to keep binary mode";
         findings.push(Finding::warning("TEXT_MODE", what, cure));
     }
-    let floats = relation
-        .key
-        .iter()
-        .filter_map(|i| relation.columns.get(*i))
-        .filter(|column| matches!(column.pg_type, PgType::Float4 | PgType::Float8));
-    for column in floats {
-        let what = format!("the key of {place} has a floating-point column, `{}`", column.name);
-        let cure = "Iceberg allows no such key: use numeric, or another key";
-        findings.push(Finding::warning("FLOAT_KEY", what, cure));
+    let unfit = relation.key.iter().filter_map(|&at| relation.columns.get(at));
+    if let Some(column) = unfit.into_iter().find(|column| !column.pg_type.is_key_type()) {
+        let what = format!(
+            "the key of {place} has a type that Iceberg allows in no key, `{}`: its rows are \
+             addressed by a hidden column, `_pg_key`",
+            column.name
+        );
+        findings.push(Finding::info("HIDDEN_KEY", what));
     }
 }
 

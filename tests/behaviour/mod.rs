@@ -4,6 +4,8 @@ mod bad_input;
 mod bank_transfer;
 mod ddl;
 mod dml;
+mod hidden_keys;
+mod keyless;
 mod memory;
 mod order;
 mod position_checks;
