@@ -76,7 +76,7 @@ pub async fn locate(
 pub async fn count_live(
     storage: &LakeStorage,
     schema: &Schema,
-    (data, deletes): (&[(DataFile, i64)], &[(DataFile, i64)]),
+    (data, deletes): (Files<'_>, Files<'_>),
     key_ids: &[i32],
     keys: &[ArrayRef],
 ) -> Result<Vec<u64>> {
@@ -108,6 +108,8 @@ pub async fn count_live(
     }
     Ok(search.keys.iter().map(|key| copies.get(key.as_ref()).map_or(0, Copies::live)).collect())
 }
+
+type Files<'a> = &'a [(DataFile, i64)];
 
 /// Equal rows.
 #[derive(Debug, Default)]
