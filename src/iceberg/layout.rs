@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use arrow_array::builder::{MapBuilder, MapFieldNames, StringBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::types::{
+    Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
 use arrow_array::{
     Array, ArrayRef, LargeBinaryArray, ListArray, MapArray, RecordBatch, RecordBatchOptions,
     StructArray, new_null_array,
@@ -21,7 +23,7 @@ use iceberg::spec::Schema;
 
 use crate::error::{Error, Result};
 use crate::iceberg::lake_error;
-use crate::iceberg::schema::{RAW_FIELD_ID, field_id, key_schema};
+use crate::iceberg::schema::{RAW_FIELD_ID, key_schema};
 use crate::window::relation::{HIDDEN_KEY_FIELD_ID, Relation};
 
 /// A value that its column can't hold: (row, column index on the wire, Postgres text).
@@ -57,9 +59,8 @@ impl Layout {
     /// # Errors
     /// `LAYOUT` (fatal) where the schema lacks a column: it must be evolved first.
     pub fn new(schema: &Schema, relation: &Relation) -> Result<Self> {
-        let place = |id: i32| relation.columns.iter().position(|c| field_id(c.attnum) == id);
-        let lacking =
-            relation.columns.iter().find(|c| schema.field_by_id(field_id(c.attnum)).is_none());
+        let place = |id: i32| relation.columns.iter().position(|c| c.field_id() == id);
+        let lacking = relation.columns.iter().find(|c| schema.field_by_id(c.field_id()).is_none());
         if let Some(column) = lacking {
             return Err(layout_error("the lake schema lacks this column").with_column(&column.name));
         }
@@ -258,6 +259,19 @@ pub(crate) fn retype(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
             );
             Ok(Arc::new(map.map_err(failed)?))
         }
+        // What a column was before its type was promoted.
+        (DataType::Int32, DataType::Int64) => {
+            Ok(Arc::new(array.as_primitive::<Int32Type>().unary::<_, Int64Type>(i64::from)))
+        }
+        (DataType::Float32, DataType::Float64) => {
+            Ok(Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float64Type>(f64::from)))
+        }
+        (DataType::Decimal128(from, scale), DataType::Decimal128(to, same))
+            if from < to && scale == same =>
+        {
+            let values = array.as_primitive::<Decimal128Type>().clone();
+            Ok(Arc::new(values.with_precision_and_scale(*to, *same).map_err(failed)?))
+        }
         (from, to) => {
             Err(layout_error(&format!("a column of type {from} where the lake has {to}")))
         }
@@ -287,6 +301,7 @@ mod tests {
             typmod: -1,
             pg_type,
             toastable: false,
+            field_version: 0,
         };
         Relation {
             oid: 1,

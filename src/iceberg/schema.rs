@@ -13,31 +13,30 @@ use iceberg::spec::{
 
 use crate::error::{Error, Result};
 use crate::iceberg::lake_error;
-use crate::window::relation::{Column, HIDDEN_KEY, HIDDEN_KEY_FIELD_ID, KeyForm, PgType, Relation};
+use crate::window::relation::{
+    Column, FIELD_VERSION_IDS, HIDDEN_KEY, HIDDEN_KEY_FIELD_ID, OWN_FIELD_IDS, PgType, Relation,
+};
 
 /// Name of the map that holds the Postgres text of values which their type can't hold.
 pub const RAW_COLUMN: &str = "_pg_raw";
 
 /// Field id of [`RAW_COLUMN`]; its key and value have the next two.
-pub const RAW_FIELD_ID: i32 = 1_000_000;
+pub const RAW_FIELD_ID: i32 = OWN_FIELD_IDS;
 
 const NESTED_BASE: i32 = 10_000;
 const NESTED_PER_COLUMN: i32 = 8;
 
-/// The field id of a column.
-pub fn field_id(attnum: i16) -> i32 {
-    i32::from(attnum)
+/// The id of the `k`th nested field of the field `id`, in the ids of the same version.
+fn nested_id(id: i32, k: i32) -> i32 {
+    let attnum = id % FIELD_VERSION_IDS;
+    id - attnum + NESTED_BASE + attnum * NESTED_PER_COLUMN + k
 }
 
-fn nested_id(attnum: i16, k: i32) -> i32 {
-    NESTED_BASE + field_id(attnum) * NESTED_PER_COLUMN + k
-}
-
-/// The Iceberg type of a column.
-pub fn iceberg_type(attnum: i16, pg_type: &PgType) -> Type {
+/// The Iceberg type of the column whose field is `id`.
+pub fn iceberg_type(id: i32, pg_type: &PgType) -> Type {
     let primitive = match pg_type {
-        PgType::Array(element) => return list_type(attnum, element),
-        PgType::Interval => return interval_type(attnum),
+        PgType::Array(element) => return list_type(id, element),
+        PgType::Interval => return interval_type(id),
         PgType::Bool => PrimitiveType::Boolean,
         PgType::Int2 | PgType::Int4 => PrimitiveType::Int,
         PgType::Int8 | PgType::Oid => PrimitiveType::Long,
@@ -61,16 +60,14 @@ pub fn iceberg_type(attnum: i16, pg_type: &PgType) -> Type {
     Type::Primitive(primitive)
 }
 
-fn list_type(attnum: i16, element: &PgType) -> Type {
-    let element = iceberg_type(attnum, element);
-    Type::List(ListType::new(
-        NestedField::list_element(nested_id(attnum, 0), element, false).into(),
-    ))
+fn list_type(id: i32, element: &PgType) -> Type {
+    let element = iceberg_type(id, element);
+    Type::List(ListType::new(NestedField::list_element(nested_id(id, 0), element, false).into()))
 }
 
-fn interval_type(attnum: i16) -> Type {
+fn interval_type(id: i32) -> Type {
     let field = |k, name: &str, primitive| -> NestedFieldRef {
-        NestedField::optional(nested_id(attnum, k), name, Type::Primitive(primitive)).into()
+        NestedField::optional(nested_id(id, k), name, Type::Primitive(primitive)).into()
     };
     Type::Struct(StructType::new(vec![
         field(1, "months", PrimitiveType::Int),
@@ -107,7 +104,7 @@ pub fn table_schema(relation: &Relation, raw: bool) -> Result<Schema> {
     check_names(relation)?;
     let key: HashSet<i32> = relation.key_field_ids().into_iter().collect();
     let mut fields: Vec<NestedFieldRef> =
-        relation.columns.iter().map(|c| new_field(c, key.contains(&field_id(c.attnum)))).collect();
+        relation.columns.iter().map(|c| new_field(c, key.contains(&c.field_id()))).collect();
     if relation.has_hidden_key() {
         fields.push(hidden_key_field());
     }
@@ -119,8 +116,8 @@ pub fn table_schema(relation: &Relation, raw: bool) -> Result<Schema> {
 }
 
 fn new_field(column: &Column, required: bool) -> NestedFieldRef {
-    let id = field_id(column.attnum);
-    let ty = iceberg_type(column.attnum, &column.pg_type);
+    let id = column.field_id();
+    let ty = iceberg_type(id, &column.pg_type);
     NestedField::new(id, &column.name, ty, required).into()
 }
 
@@ -146,76 +143,170 @@ fn check_names(relation: &Relation) -> Result<()> {
     }
 }
 
+/// How a lake table goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoOn {
+    /// Its rows stay.
+    Keep,
+    /// All its rows are replaced: the key may change as well.
+    Replace,
+    /// Another source table takes it over, rows and columns.
+    TakeOver,
+}
+
+/// Gives each column of `relation` the version that its field has in the lake table's `current`
+/// schema; the next one where the type became another that Iceberg can't promote to (case 97), or
+/// where another source table takes the lake table over (case 103).
+pub fn assign_versions(current: &Schema, relation: &mut Relation, go_on: GoOn) {
+    let columns = || current.as_struct().fields().iter().filter(|f| is_column(f.id));
+    let newest = columns().map(|f| version_of(f.id)).max().unwrap_or(0);
+    for column in &mut relation.columns {
+        let same = columns().filter(|f| attnum_of(f.id) == i32::from(column.attnum));
+        let standing = same.max_by_key(|f| version_of(f.id));
+        column.field_version = match standing {
+            _ if go_on == GoOn::TakeOver => newest.saturating_add(1),
+            None => 0,
+            Some(field) => {
+                let ty = iceberg_type(field.id, &column.pg_type);
+                let fits = *field.field_type == ty || promotes(&field.field_type, &ty);
+                version_of(field.id).saturating_add(u16::from(!fits))
+            }
+        };
+    }
+}
+
+fn is_column(id: i32) -> bool {
+    !(OWN_FIELD_IDS..2 * OWN_FIELD_IDS).contains(&id)
+}
+
+fn attnum_of(id: i32) -> i32 {
+    id % FIELD_VERSION_IDS
+}
+
+fn version_of(id: i32) -> u16 {
+    let beyond = if id >= OWN_FIELD_IDS { OWN_FIELD_IDS } else { 0 };
+    u16::try_from((id - beyond) / FIELD_VERSION_IDS).unwrap_or(0)
+}
+
+/// Whether a field may go from one type to the other (Iceberg spec, Schema Evolution).
+pub fn promotes(from: &Type, to: &Type) -> bool {
+    use PrimitiveType::{Decimal, Double, Float, Int, Long};
+    match (from, to) {
+        (Type::Primitive(from), Type::Primitive(to)) => match (from, to) {
+            (Int, Long) | (Float, Double) => true,
+            (Decimal { precision, scale }, Decimal { precision: wider, scale: same }) => {
+                wider > precision && scale == same
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
 /// The schema that `current` becomes when the source table looks like `relation`: missing fields
-/// are added, names follow, dropped columns stay as optional history. `None` if nothing changes.
+/// are added, names follow, dropped columns stay as optional history. A field of the past gives its
+/// name to a column of the present and is called `name__v1` from then on. `None` where nothing
+/// changes.
 ///
 /// # Errors
-/// `SCHEMA_CHANGED` where a type or the identity changed, or where a new column has the name of a
-/// historical one; otherwise as [`table_schema`].
-pub fn evolve(current: &Schema, relation: &Relation, raw: bool) -> Result<Option<Schema>> {
+/// `SCHEMA_CHANGED` where rows stay although a type or the identity changed; otherwise as
+/// [`table_schema`].
+pub fn evolve(
+    current: &Schema,
+    relation: &Relation,
+    raw: bool,
+    go_on: GoOn,
+) -> Result<Option<Schema>> {
     check_names(relation)?;
     let key: HashSet<i32> = relation.key_field_ids().into_iter().collect();
     let before: HashSet<i32> = current.identifier_field_ids().collect();
-    if key != before {
+    if key != before && go_on == GoOn::Keep {
         return Err(schema_changed(relation, "the key of the table changed"));
     }
     let mut fields = Vec::with_capacity(relation.columns.len());
     for field in current.as_struct().fields() {
-        fields.push(follow(field, relation)?);
+        let of_the_past = is_column(field.id) && !has_column(relation, field.id);
+        // Rows that are replaced by such without it can't have it.
+        let unused_key = field.id == HIDDEN_KEY_FIELD_ID && !relation.has_hidden_key();
+        if !unused_key && !(of_the_past && go_on == GoOn::TakeOver) {
+            fields.push(follow(field, relation, key.contains(&field.id), go_on)?);
+        }
     }
-    let known = |id| current.field_by_id(id).is_some();
-    let added = relation.columns.iter().filter(|c| !known(field_id(c.attnum)));
-    fields.extend(added.map(|c| new_field(c, false)));
-    if raw && !known(RAW_FIELD_ID) {
+    let known = |id: i32| fields.iter().any(|field| field.id == id);
+    let added = relation.columns.iter().filter(|c| !known(c.field_id()));
+    let added: Vec<_> =
+        added.map(|c| new_field(c, go_on != GoOn::Keep && key.contains(&c.field_id()))).collect();
+    let lacks_raw = raw && !known(RAW_FIELD_ID);
+    let lacks_key = relation.has_hidden_key() && !known(HIDDEN_KEY_FIELD_ID);
+    fields.extend(added);
+    if lacks_key {
+        fields.push(hidden_key_field());
+    }
+    if lacks_raw {
         fields.push(raw_field());
     }
-    check_clash(&fields, relation)?;
-    check_whole_rows(&fields, relation)?;
+    rename_history(&mut fields, relation);
     let next = build(fields, &key, current.schema_id())?;
-    Ok((next.as_struct() != current.as_struct()).then_some(next))
+    let same = next.as_struct() == current.as_struct() && key == before;
+    Ok((!same).then_some(next))
+}
+
+fn has_column(relation: &Relation, id: i32) -> bool {
+    relation.columns.iter().any(|column| column.field_id() == id)
 }
 
 /// A field that stands already: history, or a column under its present name.
-fn follow(field: &NestedFieldRef, relation: &Relation) -> Result<NestedFieldRef> {
-    let Some(column) = relation.columns.iter().find(|c| field_id(c.attnum) == field.id) else {
-        return Ok(field.clone());
-    };
-    if *field.field_type != iceberg_type(column.attnum, &column.pg_type) {
+fn follow(
+    field: &NestedFieldRef,
+    relation: &Relation,
+    is_key: bool,
+    go_on: GoOn,
+) -> Result<NestedFieldRef> {
+    let mut next = NestedField::clone(field);
+    let mut columns = relation.columns.iter().enumerate();
+    let column = columns.find(|(_, column)| column.field_id() == field.id);
+    if is_column(field.id) {
+        next.required = is_key;
+    }
+    let Some((at, column)) = column else { return Ok(Arc::new(next)) };
+    let ty = iceberg_type(field.id, &column.pg_type);
+    if *field.field_type != ty && !promotes(&field.field_type, &ty) {
         let what = format!("its type was {} in the lake", field.field_type);
         return Err(schema_changed(relation, &what).with_column(&column.name));
     }
-    let mut next = NestedField::clone(field);
+    // The same number has another text then: 0.1 is 0.10000000149011612.
+    let is_float = *field.field_type == Type::Primitive(PrimitiveType::Float);
+    let stays = go_on == GoOn::Keep;
+    if *field.field_type != ty && is_float && stays && relation.is_in_hidden_key(at) {
+        let what = "a float in the key became a double";
+        return Err(schema_changed(relation, what).with_column(&column.name));
+    }
+    next.field_type = Box::new(ty);
     next.name.clone_from(&column.name);
     Ok(Arc::new(next))
 }
 
-fn check_clash(fields: &[NestedFieldRef], relation: &Relation) -> Result<()> {
-    let mut names = HashSet::new();
-    match fields.iter().find(|f| !names.insert(f.name.as_str())) {
-        None => Ok(()),
-        Some(field) => {
-            let what = "a dropped column of this name is kept in the lake as history";
-            Err(schema_changed(relation, what).with_column(&field.name))
+/// A column of the present has the right to its name: a field of the past goes out of its way.
+fn rename_history(fields: &mut [NestedFieldRef], relation: &Relation) {
+    let mut names: HashSet<String> = relation.columns.iter().map(|c| c.name.clone()).collect();
+    names.extend([RAW_COLUMN.to_owned(), HIDDEN_KEY.to_owned()]);
+    let is_past = |id: i32| is_column(id) && !has_column(relation, id);
+    for field in fields.iter_mut().filter(|field| is_past(field.id)) {
+        let mut name = field.name.clone();
+        let mut nth = 0;
+        while !names.insert(name.clone()) {
+            nth += 1;
+            name = format!("{}__v{nth}", field.name);
         }
-    }
-}
-
-/// Older rows are addressed by values that a dropped column takes with it.
-fn check_whole_rows(fields: &[NestedFieldRef], relation: &Relation) -> Result<()> {
-    let is_own = |id: i32| id == RAW_FIELD_ID || id == HIDDEN_KEY_FIELD_ID;
-    let stands = |id: i32| relation.columns.iter().any(|c| field_id(c.attnum) == id);
-    match fields.iter().find(|f| !is_own(f.id) && !stands(f.id)) {
-        Some(field) if relation.key_form == KeyForm::WholeRow => {
-            let what = "a column of a table without a key was dropped";
-            Err(schema_changed(relation, what).with_column(&field.name))
+        if name != field.name {
+            *field = Arc::new(NestedField { name, ..NestedField::clone(field) });
         }
-        _ => Ok(()),
     }
 }
 
 fn schema_changed(relation: &Relation, what: &str) -> Error {
     Error::table("SCHEMA_CHANGED", relation.display(), format!("{what}; nothing was applied"))
-        .with_cure("drop the lake's table and let frazil copy it afresh, or undo the change")
+        .with_cure("frazil resync copies the table afresh")
 }
 
 /// The projection of `schema` on its identifier fields, in schema order: the schema of equality

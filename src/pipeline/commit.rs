@@ -16,6 +16,7 @@ use crate::iceberg::committer::{LakeCommit, TableChange, patient_table};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{LedgerRecord, PipelineState};
 use crate::iceberg::row_delta::{Rewritten, RowDelta, SegmentFiles};
+use crate::iceberg::schema::GoOn;
 use crate::iceberg::{POSITION_KEY, Schema, read, rewrite, schema};
 use crate::progress::Lsn;
 
@@ -218,6 +219,7 @@ pub(crate) fn ledger_record(
         lake_commit: uuid::Uuid::now_v7(),
         state,
         slot: lake.pipeline_id.clone(),
+        behind: std::collections::BTreeMap::default(),
     }
 }
 
@@ -263,7 +265,7 @@ impl Gathered {
                 .with_cure("restore it, or start a new lake (frazil drop, then frazil run)")
         })?;
         let before = current.metadata().current_schema();
-        let schema = schema::evolve(before, &table.target.relation, has_raw)?;
+        let schema = schema::evolve(before, &table.target.relation, has_raw, GoOn::Keep)?;
         let rewritten = match &schema {
             Some(schema) => self.backfill(lake, &current, table, schema).await?,
             None => Vec::new(),

@@ -22,7 +22,7 @@ use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::pgoutput::{WireColumn, WireRelation};
 use crate::progress::Lsn;
 use crate::window::decode::{DecodedColumn, TupleDecoder, arrow_type};
-use crate::window::relation::{Column, Relation, ReplicaIdentity};
+use crate::window::relation::{Column, KeyForm, Relation, ReplicaIdentity};
 use crate::window::wire::WalTuple;
 
 use super::intake::Intake;
@@ -203,6 +203,12 @@ impl Tables {
                 }
             }
         }
+        if facts.relation.key_form == KeyForm::WholeRow
+            && (!constants.is_empty() || lost_column(before, &facts.relation))
+        {
+            let what = "a column of a table without a key was dropped, or added with a default";
+            return Err(changed(before, what));
+        }
         Ok(Evolution { oid: wire.oid, facts, wire: wire.clone(), constants })
     }
 
@@ -346,6 +352,10 @@ fn wire_key(wire: &WireRelation) -> Option<Vec<usize>> {
 
 fn is_same(column: &Column, wire: &WireColumn) -> bool {
     column.name == wire.name && column.type_oid == wire.type_oid
+}
+
+fn lost_column(before: &Relation, now: &Relation) -> bool {
+    before.columns.iter().any(|column| at_attnum(now, column.attnum).is_none())
 }
 
 fn at_attnum(relation: &Relation, attnum: i16) -> Option<&Column> {

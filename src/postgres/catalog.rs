@@ -270,6 +270,7 @@ fn column(row: &Row, types: &PgTypes) -> Column {
         typmod,
         pg_type: types.resolve(type_oid, typmod),
         toastable: row.get("toastable"),
+        field_version: 0,
     }
 }
 

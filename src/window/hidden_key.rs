@@ -166,6 +166,7 @@ mod tests {
             typmod: -1,
             pg_type: pg_type.clone(),
             toastable: false,
+            field_version: 0,
         };
         let columns: Vec<Column> = types.iter().enumerate().map(column).collect();
         Relation {

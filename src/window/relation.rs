@@ -94,13 +94,26 @@ pub struct Column {
     /// Whether values can be stored out of line (`attstorage <> 'p'`), and so arrive as
     /// `unchanged_toast`.
     pub toastable: bool,
+    /// How many times its lake type became another one that Iceberg can't promote to, or its table
+    /// was made anew under the same name: each time it gets another field.
+    #[serde(default)]
+    pub field_version: u16,
 }
+
+/// Field ids of a table from one version of a column to the next.
+pub const FIELD_VERSION_IDS: i32 = 100_000;
+/// The versions whose ids lie below those of frazil's own fields, `_pg_raw` and the like.
+const LOW_VERSIONS: u16 = 10;
+/// Field ids that are frazil's own begin here and end one million later.
+pub const OWN_FIELD_IDS: i32 = 1_000_000;
 
 impl Column {
     /// The lake's field id: the attribute number, which Postgres never gives twice in one table
-    /// (`docs/adr/0003-field-id-is-attnum.md`).
+    /// (`docs/adr/0003-field-ids-from-attnum.md`), in the ids of its version.
     pub fn field_id(&self) -> i32 {
-        i32::from(self.attnum)
+        let version = i32::from(self.field_version);
+        let beyond = if self.field_version < LOW_VERSIONS { 0 } else { OWN_FIELD_IDS };
+        i32::from(self.attnum) + version * FIELD_VERSION_IDS + beyond
     }
 }
 
@@ -120,7 +133,7 @@ pub enum ReplicaIdentity {
 /// Name of the hidden column that rows are addressed by where their key columns can't be.
 pub const HIDDEN_KEY: &str = "_pg_key";
 /// Field id of [`HIDDEN_KEY`]: behind those of `_pg_raw`.
-pub const HIDDEN_KEY_FIELD_ID: i32 = 1_000_003;
+pub const HIDDEN_KEY_FIELD_ID: i32 = OWN_FIELD_IDS + 3;
 
 /// How deletes name the rows of a lake table (`docs/types.md`, Keys). It holds for the whole life
 /// of the table's rows.
@@ -185,6 +198,15 @@ impl Relation {
     pub fn hide_key(&mut self) {
         if self.key_form == KeyForm::Columns && !self.key.is_empty() {
             self.key_form = KeyForm::Hidden;
+        }
+    }
+
+    /// Whether the values of this column are part of [`HIDDEN_KEY`].
+    pub fn is_in_hidden_key(&self, column: usize) -> bool {
+        match self.key_form {
+            KeyForm::Columns => false,
+            KeyForm::Hidden => self.key.contains(&column),
+            KeyForm::WholeRow => true,
         }
     }
 

@@ -126,6 +126,29 @@ async fn in_text_mode() {
     stop(running);
 }
 
+/// A new column without default is NULL in older rows, and these are found all the same. What takes
+/// values from older rows, or gives them some, stops or is followed.
+// cases: 90 holds
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_come_and_go() {
+    let mut scene = Scene::new(SCHEMA).await;
+    scene.catch_up().succeeded();
+    scene.sql("ALTER TABLE e ADD COLUMN late text; DELETE FROM e WHERE a = 2 AND b = ''").await;
+    scene.sql("UPDATE e SET late = 'x' WHERE ctid = (SELECT min(ctid) FROM e WHERE a = 1)").await;
+    scene.assert_catches_up(TABLES).await;
+    scene.sql("ALTER TABLE e RENAME COLUMN b TO c; DELETE FROM e WHERE late = 'x'").await;
+    scene.assert_catches_up(TABLES).await;
+    for ddl in ["ALTER TABLE e ADD COLUMN d int DEFAULT 7", "ALTER TABLE e DROP COLUMN c"] {
+        scene.sql(&format!("{ddl}; UPDATE e SET late = 'y' WHERE a = 1")).await;
+        let ended = scene.catch_up();
+        if ended.code != Some(0) {
+            ended.exited(1).said("SCHEMA_CHANGED").said("public.e");
+            return;
+        }
+        scene.assert_equal(TABLES).await;
+    }
+}
+
 /// Random changes of rows that are mostly equal, in windows of many tiny segments.
 // cases: 74 holds
 #[cfg(feature = "failpoints")]

@@ -80,7 +80,15 @@ pub(crate) async fn segment(
 }
 
 pub(crate) fn column(name: &str, attnum: i16, pg_type: PgType) -> Column {
-    Column { name: name.into(), attnum, type_oid: 0, typmod: -1, pg_type, toastable: false }
+    Column {
+        name: name.into(),
+        attnum,
+        type_oid: 0,
+        typmod: -1,
+        pg_type,
+        toastable: false,
+        field_version: 0,
+    }
 }
 
 /// `id int8 primary key, v text`
@@ -112,6 +120,7 @@ pub(crate) fn record(lsn: u64) -> LedgerRecord {
         lake_commit: Uuid::now_v7(),
         state: PipelineState::Streaming,
         slot: "frazil".into(),
+        behind: BTreeMap::default(),
     }
 }
 
