@@ -17,6 +17,7 @@ use parquet::file::metadata::PageIndexPolicy;
 
 use crate::error::{Error, Result};
 use crate::iceberg::layout::retype;
+use crate::iceberg::live_rows::DeletedPositions;
 use crate::iceberg::read::{OpenFile, field_id, fields};
 use crate::iceberg::storage::LakeStorage;
 
@@ -66,13 +67,12 @@ pub async fn locate(
     Ok(search.keys.iter().map(|key| wanted.get(key.as_ref()).copied().flatten()).collect())
 }
 
-/// How many live rows each of the keys has, in the files of a table (`data`, equality deletes in
-/// `deletes`, each with its sequence number): a row is live unless a delete of a larger number
-/// names its key. Data files are all looked at, but for their bounds.
+/// How many live rows each of the keys has, in the files of a table (`data` and `deletes`, each
+/// with its sequence number): a row is live unless an equality delete of a larger number names its
+/// key, or a position delete it. Data files are all looked at, but for their bounds.
 ///
 /// # Errors
-/// `LAKE_IO` (transient); `LAKE_METADATA` (fatal) where a file among `deletes` has position
-/// deletes.
+/// `LAKE_IO` (transient).
 pub async fn count_live(
     storage: &LakeStorage,
     schema: &Schema,
@@ -83,22 +83,24 @@ pub async fn count_live(
     let search = Search::new(fields(schema, key_ids)?, keys)?;
     let mut copies: HashMap<&[u8], Copies, foldhash::fast::RandomState> =
         search.keys.iter().map(|key| (key.as_ref(), Copies::default())).collect();
+    let is_equality = |file: &DataFile| file.content_type() == DataContentType::EqualityDeletes;
+    let mut positions = DeletedPositions::default();
+    for (file, number) in deletes.iter().filter(|(file, _)| !is_equality(file)) {
+        positions.read(storage, file, *number).await?;
+    }
     for (file, number) in data.iter().filter(|(file, _)| search.may_hold_file(file)) {
-        let found = |key: &[u8], _| {
-            if let Some(copies) = copies.get_mut(key) {
+        let gone = positions.of(file, *number);
+        let found = |key: &[u8], row| {
+            if let Some(copies) = copies.get_mut(key)
+                && !gone.contains(&row)
+            {
                 *copies.found.entry(*number).or_default() += 1;
             }
         };
         search.scan(storage, file, found).await?;
     }
-    for (file, number) in deletes {
-        if file.content_type() != DataContentType::EqualityDeletes {
-            let what = format!("{} holds no equality deletes", file.file_path());
-            return Err(Error::fatal("LAKE_METADATA", what));
-        }
-        if !search.may_hold_file(file) {
-            continue;
-        }
+    let may_name = |file: &DataFile| is_equality(file) && search.may_hold_file(file);
+    for (file, number) in deletes.iter().filter(|(file, _)| may_name(file)) {
         let found = |key: &[u8], _| {
             if let Some(copies) = copies.get_mut(key) {
                 copies.deleted = copies.deleted.max(*number);

@@ -11,6 +11,7 @@ use crate::postgres::check::{Finding, Wanted};
 use crate::postgres::dsn::Source;
 use crate::postgres::publication::publication_info;
 use crate::postgres::quote::{identifier, qualified};
+use crate::postgres::server_error::from_sql;
 use crate::postgres::tables::{CandidateTable, candidate_tables};
 use crate::window::relation::ReplicaIdentity;
 
@@ -75,6 +76,7 @@ pub(super) async fn check_tables(
             }
         }
     }
+    findings.extend(other_objects(client).await?);
     if chosen.is_empty() {
         let what = "there is no table to replicate";
         findings.push(Finding::blocking("NO_TABLES", what, "choose tables, or create some"));
@@ -93,6 +95,24 @@ pub(super) async fn check_tables(
         check_columns(table, findings);
     }
     Ok(())
+}
+
+/// Sequences and large objects, whose changes no publication shows (case 86).
+async fn other_objects(client: &Client) -> Result<Option<Finding>> {
+    let sql = "SELECT (SELECT count(*) FROM pg_catalog.pg_class c \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE c.relkind = 'S' AND n.nspname !~ '^pg_temp'), \
+               (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata)";
+    let row = client.query_one(sql, &[]).await.map_err(from_sql)?;
+    let (sequences, objects): (i64, i64) = (row.get(0), row.get(1));
+    if sequences + objects == 0 {
+        return Ok(None);
+    }
+    let what = format!(
+        "Postgres does not publish sequences ({sequences} here; the values they gave are in the \
+         rows) nor large objects ({objects} here)"
+    );
+    Ok(Some(Finding::info("NOT_PUBLISHED", what)))
 }
 
 fn place(table: &CandidateTable) -> String {
