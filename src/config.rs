@@ -50,6 +50,16 @@ pub enum Failover {
     Off,
 }
 
+/// `source.on_slot_loss`: what is done when the slot is gone, or was moved past what the lake
+/// holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotLoss {
+    /// Stop with a code.
+    Stop,
+    /// Make a new slot where there is none, and copy all tables afresh.
+    Resync,
+}
+
 /// Everything a run needs to know, resolved and valid.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -63,6 +73,8 @@ pub struct Settings {
     pub failover: Failover,
     /// Only changes that began at this server, not those that it replicates itself (Postgres 16).
     pub only_local_origin: bool,
+    /// What is done when the slot is lost.
+    pub on_slot_loss: SlotLoss,
     /// What is copied before the stream.
     pub initial_snapshot: InitialSnapshot,
     /// Connections that copy in parallel.
@@ -138,6 +150,7 @@ impl Config {
                 raw.initial_snapshot.slot_timeout,
                 "10m",
             )?,
+            on_slot_loss: slot_loss(raw.source.on_slot_loss)?,
             initial_snapshot: snapshot_mode(raw.initial_snapshot.mode)?,
             workers: workers(raw.initial_snapshot.workers)?,
             commit_interval: duration("commit.interval", raw.commit.interval, "5s")?,
@@ -187,6 +200,14 @@ fn slot_name(value: Option<Scalar>) -> Result<String> {
     }
     Err(invalid("source.slot", &name, "is not a slot name")
         .with_cure("use at most 63 of a-z, 0-9 and _"))
+}
+
+fn slot_loss(value: Option<Scalar>) -> Result<SlotLoss> {
+    match text(value, "stop").as_str() {
+        "stop" => Ok(SlotLoss::Stop),
+        "resync" => Ok(SlotLoss::Resync),
+        other => Err(invalid("source.on_slot_loss", other, "is neither stop nor resync")),
+    }
 }
 
 fn snapshot_mode(value: Option<Scalar>) -> Result<InitialSnapshot> {

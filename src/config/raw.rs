@@ -84,6 +84,8 @@ section! {
         failover: Option<Scalar>,
         /// `any` or `none`; default `any`.
         origin: Option<Scalar>,
+        /// `stop` or `resync`; default `stop`.
+        on_slot_loss: Option<Scalar>,
     }
 }
 

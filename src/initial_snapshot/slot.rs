@@ -32,16 +32,12 @@ pub(super) async fn export_snapshot(
     settings: &Settings,
     shutdown: &Shutdown,
 ) -> Result<CreatedSlot> {
-    let options = SlotOptions { export_snapshot: true, ..SlotOptions::default() };
     let (name, options) = match slot::slot_info(client, &settings.slot).await? {
         None => {
             let failover = failover(client, settings).await?;
-            (settings.slot.clone(), SlotOptions { failover, ..options })
+            (settings.slot.clone(), SlotOptions { failover, temporary: false, ..temporary().1 })
         }
-        Some(_) => {
-            let name = format!("frazil_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-            (name, SlotOptions { temporary: true, ..options })
-        }
+        Some(_) => temporary(),
     };
     let gave_up = match create(client, session, (&name, options), settings, shutdown).await? {
         Outcome::Created(created) => return Ok(created),
@@ -54,6 +50,13 @@ pub(super) async fn export_snapshot(
         }
     };
     Err(gave_up)
+}
+
+/// A slot that exports a snapshot and lives as long as its session.
+pub(super) fn temporary() -> (String, SlotOptions) {
+    let name = format!("frazil_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+    let options = SlotOptions { temporary: true, export_snapshot: true, ..SlotOptions::default() };
+    (name, options)
 }
 
 /// How the wait for a slot ended.

@@ -9,6 +9,7 @@ mod memory;
 mod order;
 mod position_checks;
 mod random_workload;
+mod refresh;
 mod restart_and_stop;
 pub(crate) mod scene;
 mod snapshot_with_writers;
