@@ -77,7 +77,8 @@ async fn standbys(client: &Client, slot: &str) -> Result<Vec<String>> {
                current_setting('synchronized_standby_slots'), ',')) AS wanted(name) \
              LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = trim(wanted.name) \
         WHERE s.active IS NOT TRUE \
-          AND EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1::text AND failover)";
+          AND EXISTS (SELECT FROM pg_catalog.pg_replication_slots o \
+                      WHERE o.slot_name = $1::text AND o.failover)";
     let rows = client.query(sql, &[&slot]).await.map_err(from_sql)?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }

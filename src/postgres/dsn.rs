@@ -2,8 +2,8 @@
 //!
 //! Source of the rules: Postgres manual, "Connection Strings", "The Password File" and "SSL
 //! Support". tokio-postgres parses all but what it does not know (`verify-ca`, `verify-full`,
-//! `sslrootcert`, `sslcert`, `sslkey`, all of `target_session_attrs`), which is taken out first (case
-//! 171).
+//! `sslrootcert`, `sslcert`, `sslkey`, some of `target_session_attrs`), which is taken out first
+//! (case 171).
 
 use std::fmt;
 use std::net::IpAddr;

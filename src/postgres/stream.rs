@@ -75,8 +75,9 @@ pub enum Frame {
 pub const MESSAGE_BYTES_MAX: usize = (1 << 30) + (1 << 20);
 
 /// The next whole frame in `buf` from `pos` on, or `None` where it is not complete yet. `pos` goes
-/// on to what follows it. Notices are logged and passed over, unless they mean that changes are left
-/// out; an ErrorResponse is returned as the error it means. A message longer than `max` bytes is refused from its header alone.
+/// on to what follows it. Notices are logged and passed over, unless they mean that changes are
+/// left out; an ErrorResponse is returned as the error it means. A message longer than `max` bytes
+/// is refused from its header alone.
 #[inline]
 pub fn next_frame(buf: &[u8], pos: &mut usize, max: usize) -> Result<Option<Frame>> {
     while let Some((tag, body)) = next_message(buf, *pos, max)? {

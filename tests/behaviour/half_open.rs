@@ -1,5 +1,5 @@
-//! A connection that is open on our side only: the server is asked for a sign of life, and when none
-//! comes frazil connects again.
+//! A connection that is open on our side only: the server is asked for a sign of life, and when
+//! none comes frazil connects again.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! A primary with a synchronised standby is killed and the standby promoted (cases 19 to 22): with a
-//! failover slot frazil goes on by itself, nothing lost and nothing doubled; without one it stops.
+//! A primary with a synchronised standby is killed and the standby promoted (cases 19 to 22): with
+//! a failover slot frazil goes on by itself, nothing lost and nothing doubled; without one it
+//! stops.
 
 use std::time::{Duration, Instant};
 

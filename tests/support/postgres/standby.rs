@@ -1,5 +1,5 @@
-//! A streaming standby of a server, with all that failover slots need (Postgres manual, "Replication
-//! Slot Synchronization").
+//! A streaming standby of a server, with all that failover slots need (Postgres manual,
+//! "Replication Slot Synchronization").
 
 use std::fs;
 use std::process::Command;
