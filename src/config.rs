@@ -40,6 +40,16 @@ pub enum InitialSnapshot {
     Only,
 }
 
+/// `source.on_slot_loss`: what is done when the slot is gone, or was moved past what the lake
+/// holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotLoss {
+    /// Stop with a code.
+    Stop,
+    /// Make a new slot where there is none, and copy all tables afresh.
+    Resync,
+}
+
 /// Everything a run needs to know, resolved and valid.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -52,6 +62,8 @@ pub struct Settings {
     /// Tables whose rows are addressed by `_pg_key` although their key columns would do: for keys
     /// with values that the lake's types can't hold. Looked at when a table is copied.
     pub hidden_key: Option<Patterns>,
+    /// What is done when the slot is lost.
+    pub on_slot_loss: SlotLoss,
     /// What is copied before the stream.
     pub initial_snapshot: InitialSnapshot,
     /// Connections that copy in parallel.
@@ -127,6 +139,7 @@ impl Config {
             publication: text(raw.source.publication, "frazil"),
             tables: Patterns::parse(&text(raw.source.tables, "*"))?,
             hidden_key: patterns(raw.tables.hidden_key)?,
+            on_slot_loss: slot_loss(raw.source.on_slot_loss)?,
             initial_snapshot: snapshot_mode(raw.initial_snapshot.mode)?,
             workers: workers(raw.initial_snapshot.workers)?,
             commit_interval: duration("commit.interval", raw.commit.interval, "5s")?,
@@ -181,6 +194,14 @@ fn slot_name(value: Option<Scalar>) -> Result<String> {
     }
     Err(invalid("source.slot", &name, "is not a slot name")
         .with_cure("use at most 63 of a-z, 0-9 and _"))
+}
+
+fn slot_loss(value: Option<Scalar>) -> Result<SlotLoss> {
+    match text(value, "stop").as_str() {
+        "stop" => Ok(SlotLoss::Stop),
+        "resync" => Ok(SlotLoss::Resync),
+        other => Err(invalid("source.on_slot_loss", other, "is neither stop nor resync")),
+    }
 }
 
 fn snapshot_mode(value: Option<Scalar>) -> Result<InitialSnapshot> {

@@ -12,6 +12,7 @@ mod not_replicated;
 mod order;
 mod position_checks;
 mod random_workload;
+mod refresh;
 mod restart_and_stop;
 mod scene;
 mod snapshot_with_writers;
