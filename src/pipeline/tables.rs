@@ -20,11 +20,11 @@ use crate::error::{Error, Result};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::pgoutput::WireRelation;
 use crate::progress::Lsn;
-use crate::window::relation::{Column, KeyForm, Relation};
+use crate::window::relation::{Column, Relation};
 
 use super::facts::{
     self, SourceFacts, Stale, at_attnum, compare, constant, has_same_columns, is_described_by,
-    lost_column, missing_value, refuse_text, relation_from, stale,
+    keeps_whole_rows, missing_value, refuse_text, relation_from, stale,
 };
 use super::intake::Intake;
 use super::refresh::ResyncWish;
@@ -192,9 +192,7 @@ impl Tables {
                 constants.push((column.field_id(), value));
             }
         }
-        if facts.relation.key_form == KeyForm::WholeRow
-            && (!constants.is_empty() || lost_column(before, &facts.relation))
-        {
+        if !keeps_whole_rows(before, &facts.relation, constants.len()) {
             let cause = "a column of a table without a key was dropped, or added with a default";
             return Ok(Learned::Stale(stale(before, cause)));
         }

@@ -1,5 +1,6 @@
 //! What frazil does, seen from outside: the binary, a real Postgres, an independent reader.
 
+mod archive;
 mod bad_input;
 mod bank_transfer;
 mod ddl;
