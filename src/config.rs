@@ -39,6 +39,16 @@ pub enum InitialSnapshot {
     Only,
 }
 
+/// `source.on_slot_loss`: what is done when the slot is gone, or was moved past what the lake
+/// holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotLoss {
+    /// Stop with a code.
+    Stop,
+    /// Make a new slot where there is none, and copy all tables afresh.
+    Resync,
+}
+
 /// Everything a run needs to know, resolved and valid.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -48,6 +58,8 @@ pub struct Settings {
     pub publication: String,
     /// Which tables.
     pub tables: Patterns,
+    /// What is done when the slot is lost.
+    pub on_slot_loss: SlotLoss,
     /// What is copied before the stream.
     pub initial_snapshot: InitialSnapshot,
     /// Connections that copy in parallel.
@@ -114,6 +126,7 @@ impl Config {
             slot: slot_name(raw.source.slot)?,
             publication: text(raw.source.publication, "frazil"),
             tables: Patterns::parse(&text(raw.source.tables, "*"))?,
+            on_slot_loss: slot_loss(raw.source.on_slot_loss)?,
             initial_snapshot: snapshot_mode(raw.initial_snapshot.mode)?,
             workers: workers(raw.initial_snapshot.workers)?,
             commit_interval: duration("commit.interval", raw.commit.interval, "5s")?,
@@ -163,6 +176,14 @@ fn slot_name(value: Option<Scalar>) -> Result<String> {
     }
     Err(invalid("source.slot", &name, "is not a slot name")
         .with_cure("use at most 63 of a-z, 0-9 and _"))
+}
+
+fn slot_loss(value: Option<Scalar>) -> Result<SlotLoss> {
+    match text(value, "stop").as_str() {
+        "stop" => Ok(SlotLoss::Stop),
+        "resync" => Ok(SlotLoss::Resync),
+        other => Err(invalid("source.on_slot_loss", other, "is neither stop nor resync")),
+    }
 }
 
 fn snapshot_mode(value: Option<Scalar>) -> Result<InitialSnapshot> {

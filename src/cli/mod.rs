@@ -8,6 +8,7 @@ mod demo;
 mod drop;
 mod lake;
 mod report;
+mod resync;
 mod run;
 mod sql_hint;
 mod status;
@@ -56,6 +57,8 @@ enum Verb {
     Lake(lake::LakeVerb),
     /// Show how to read the lake with Trino, Spark, DuckDB, PyIceberg and Dremio.
     SqlHint(sql_hint::SqlHint),
+    /// Copy tables afresh while the stream runs.
+    Resync(resync::Resync),
     /// Let the source say in the stream what Postgres itself does not: rewrites, partitions, ...
     InstallDdlCapture(ddl_capture::CaptureVerb),
     /// Undo install-ddl-capture.
@@ -236,6 +239,7 @@ async fn verb(verb: Verb, format: LogFormat) -> Result<ExitCode> {
         Verb::Wait(wait) => wait.run().await,
         Verb::Lake(lake) => lake.run().await,
         Verb::SqlHint(hint) => hint.run().await,
+        Verb::Resync(resync) => resync.run().await,
         Verb::InstallDdlCapture(verb) => verb.install().await,
         Verb::UninstallDdlCapture(verb) => verb.uninstall().await,
         Verb::Drop(drop) => drop.run().await,

@@ -80,6 +80,8 @@ section! {
         publication: Option<Scalar>,
         /// Table patterns; default all.
         tables: Option<Scalar>,
+        /// `stop` or `resync`; default `stop`.
+        on_slot_loss: Option<Scalar>,
     }
 }
 

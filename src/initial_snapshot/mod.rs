@@ -11,6 +11,7 @@
 //! 4. All tables are created and filled by the first lake commit, with P = L. Before it there is
 //!    nothing to clean up but files nobody refers to; a crash begins again.
 
+pub(crate) mod afresh;
 mod copy;
 mod plan;
 
@@ -70,7 +71,9 @@ pub async fn take(
             InitialSnapshot::Never => vec![Vec::new(); tables.len()],
             InitialSnapshot::Initial | InitialSnapshot::Only => {
                 let snapshot = created.snapshot_name.as_deref().unwrap_or_default();
-                let copy = copy_tables(source, snapshot, lake, &tables, (settings, stats));
+                let targets = targets(lake, &tables).await?;
+                let of = (tables.as_slice(), targets.as_slice());
+                let copy = copy_tables(source, snapshot, lake, of, (settings, stats));
                 let copied = tokio::select! {
                     biased;
                     // A stop: nothing is visible yet, the next start begins again.
@@ -258,7 +261,7 @@ async fn copy_tables(
     source: &Source,
     snapshot: &str,
     lake: &Arc<Lake>,
-    tables: &[SourceTable],
+    (tables, targets): (&[SourceTable], &[Arc<ParquetTarget>]),
     (settings, stats): (&Settings, &Arc<Stats>),
 ) -> Result<Option<Vec<Vec<SegmentFiles>>>> {
     let coordinator = import_snapshot(source, snapshot).await?;
@@ -272,7 +275,6 @@ async fn copy_tables(
     pieces.reverse();
     let workers = settings.workers.min(pieces.len()).max(1);
     let queue = Arc::new(Mutex::new(pieces));
-    let targets = targets(lake, tables).await?;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..workers {
         let client = import_snapshot(source, snapshot).await?;
@@ -283,7 +285,7 @@ async fn copy_tables(
             client,
             queue: Arc::clone(&queue),
             lake: Arc::clone(lake),
-            targets: targets.clone(),
+            targets: targets.to_vec(),
             stats: Arc::clone(stats),
         };
         let handle = tokio::runtime::Handle::current();

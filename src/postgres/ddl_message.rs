@@ -209,7 +209,8 @@ impl DdlRelation {
 
     /// The table as [`crate::postgres::catalog::load_relations`] would have given it at the
     /// message's place; `None`: `publications` don't show it. `types` holds at least
-    /// [`DdlRelation::type_oids`].
+    /// [`DdlRelation::type_oids`]. Leaf partitions are unknown where [`DdlRelation::leaves`] is
+    /// `None`.
     pub fn source_table(
         &self,
         publications: &[String],
@@ -224,12 +225,16 @@ impl DdlRelation {
         if shown.is_empty() {
             return Ok(None);
         }
-        table(&self.class, &self.attributes, &self.keys, &published, types).map(Some)
+        let mut table = table(&self.class, &self.attributes, &self.keys, &published, types)?;
+        table.unannounced.leaves = self.leaves.clone().unwrap_or_default();
+        table.unannounced.type_shapes = self.type_shapes.clone();
+        table.unannounced.published.insert_str(0, &self.published_text(publications));
+        Ok(Some(table))
     }
 
     /// What the publications publish and the table's entries in them, in the form that the look at
     /// the catalog gives it, without row filters.
-    pub fn published_text(&self, publications: &[String]) -> String {
+    fn published_text(&self, publications: &[String]) -> String {
         let ours = self.publications.iter().filter(|p| publications.contains(&p.name));
         let texts = ours.map(|p| {
             let flags = [p.insert, p.update, p.delete, p.truncate, p.via_root];

@@ -2,7 +2,8 @@
 //!
 //! - [`dsn`], [`sql`], [`session`]: where the source is, and the two kinds of connection to it.
 //! - [`stream`], [`pgoutput`]: START_REPLICATION's bytes, and what they say.
-//! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has.
+//! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has; [`unannounced`]: what
+//!   changes there without an event.
 //! - [`ddl_capture`], [`ddl_message`]: event triggers on the source, and what they say in the stream.
 //! - [`check`]: whether all that is fit to be replicated.
 //! - [`server_error`]: what Postgres's errors mean for frazil.
@@ -27,3 +28,4 @@ pub mod sql;
 pub mod stream;
 pub mod tables;
 mod tls;
+pub mod unannounced;

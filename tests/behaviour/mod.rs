@@ -8,6 +8,7 @@ mod memory;
 mod order;
 mod position_checks;
 mod random_workload;
+mod refresh;
 mod restart_and_stop;
 mod scene;
 mod snapshot_with_writers;
