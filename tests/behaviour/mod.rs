@@ -10,7 +10,7 @@ mod position_checks;
 mod random_workload;
 mod refresh;
 mod restart_and_stop;
-mod scene;
+pub(crate) mod scene;
 mod snapshot_with_writers;
 mod toast;
 mod types;
