@@ -14,6 +14,7 @@
 pub(crate) mod afresh;
 mod copy;
 mod plan;
+pub(crate) mod slot;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,8 +38,7 @@ use crate::postgres::dsn::Source;
 use crate::postgres::publication::{self, Publish};
 use crate::postgres::quote::{literal, qualified};
 use crate::postgres::server_error::from_sql;
-use crate::postgres::session::{CreatedSlot, Session, SlotOptions};
-use crate::postgres::slot;
+use crate::postgres::session::Session;
 use crate::postgres::sql::connect_sql;
 use crate::postgres::tables::{CandidateTable, candidate_tables};
 use crate::progress::Lsn;
@@ -65,7 +65,7 @@ pub async fn take(
         let mut session = Session::connect(source, "initial-snapshot").await?;
         let identity = session.identify_system().await?;
         let position = Position { timeline: identity.timeline, system_id: identity.system_id };
-        let created = export_snapshot(&client, &mut session, settings).await?;
+        let created = slot::export_snapshot(&client, &mut session, settings, shutdown).await?;
         let tables = selected(&client, &publications, settings).await?;
         let files = match settings.initial_snapshot {
             InitialSnapshot::Never => vec![Vec::new(); tables.len()],
@@ -171,25 +171,6 @@ fn to_publish(tables: Vec<CandidateTable>, settings: &Settings) -> Result<(Vec<N
 
 /// Schema and table.
 type Name = (String, String);
-
-/// Creates the slot; where it exists, a temporary one that lives as long as `session`.
-async fn export_snapshot(
-    client: &Client,
-    session: &mut Session,
-    settings: &Settings,
-) -> Result<CreatedSlot> {
-    match slot::slot_info(client, &settings.slot).await? {
-        None => session.create_slot(&settings.slot, exporting(false)).await,
-        Some(_) => {
-            let name = format!("frazil_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-            session.create_slot(&name, exporting(true)).await
-        }
-    }
-}
-
-fn exporting(temporary: bool) -> SlotOptions {
-    SlotOptions { temporary, export_snapshot: true, failover: false, two_phase: false }
-}
 
 /// The published tables that `--tables` selects.
 pub(crate) async fn selected(

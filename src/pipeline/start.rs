@@ -15,11 +15,12 @@ use crate::iceberg::POSITION_KEY;
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{LedgerRecord, PIPELINE_KEY};
 use crate::initial_snapshot::afresh::Context;
+use crate::initial_snapshot::slot::export_snapshot;
 use crate::ops::{Shutdown, Stats};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::dsn::Source;
 use crate::postgres::publication;
-use crate::postgres::session::{Session, SlotOptions, SystemIdentity};
+use crate::postgres::session::{Session, SystemIdentity};
 use crate::postgres::slot::{self, SlotInfo};
 use crate::postgres::sql::connect_sql;
 use crate::postgres::stream::StreamOptions;
@@ -64,7 +65,7 @@ pub(super) async fn connect(
     let mut session = Session::connect(source, "stream").await?;
     let identity = session.identify_system().await?;
     check_history(&mut session, &identity, &ledger).await?;
-    let lost = slot_lost(fits, is_there, &mut session, settings).await?;
+    let lost = slot_lost(fits, (&client, &mut session, is_there), settings, shutdown).await?;
     let publications = publications(&client, settings).await?;
     let source_tables = catalog::load_relations(&client, &publications, None).await?;
     let states = lake_tables(lake).await?;
@@ -89,6 +90,7 @@ pub(super) async fn connect(
         settings: settings.clone(),
         publications: publications.clone(),
         is_binary: binary,
+        shutdown: shutdown.clone(),
         stats: Arc::clone(stats),
     };
     let mut flow = Flow {
@@ -103,6 +105,7 @@ pub(super) async fn connect(
         position: Position { timeline: identity.timeline, system_id: identity.system_id },
         last_commit: Instant::now(),
         feedback: feedback_every(interval),
+        heard: Instant::now(),
         commit_interval: settings.commit_interval,
         until,
         leaving: None,
@@ -135,7 +138,7 @@ fn stream_options(
         messages: version >= VERSION_14,
         streaming: false,
         two_phase: false,
-        origin: None,
+        origin: settings.only_local_origin.then(|| "none".to_owned()),
     }
 }
 
@@ -259,9 +262,9 @@ async fn publications(client: &Client, settings: &Settings) -> Result<Vec<String
 /// slot is made if need be.
 async fn slot_lost(
     fits: Result<()>,
-    is_there: bool,
-    session: &mut Session,
+    (client, session, is_there): (&Client, &mut Session, bool),
     settings: &Settings,
+    shutdown: &Shutdown,
 ) -> Result<Option<&'static str>> {
     let error = match fits {
         Ok(()) => return Ok(None),
@@ -276,8 +279,7 @@ async fn slot_lost(
         if is_there {
             session.drop_slot(&settings.slot).await?;
         }
-        let lasting = SlotOptions::default();
-        session.create_slot(&settings.slot, lasting).await?;
+        export_snapshot(client, session, settings, shutdown).await?;
     }
     Ok(Some("the slot was lost, and changes with it"))
 }

@@ -4,6 +4,7 @@ mod bad_input;
 mod bank_transfer;
 mod ddl;
 mod dml;
+mod half_open;
 mod memory;
 mod order;
 mod position_checks;
