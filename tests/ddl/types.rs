@@ -7,7 +7,7 @@ const TABLE: &str = "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy'); \
      CREATE TABLE t(id int PRIMARY KEY, m mood, ms mood[], f feeling); \
      CREATE TABLE c(id int PRIMARY KEY, p pair, ps pair[]); \
      INSERT INTO t SELECT g, 'sad', '{sad,ok}', 'ok' FROM generate_series(1, 9) g; \
-     INSERT INTO c SELECT g, (g, 'ok'), ARRAY[(g, 'sad')::pair] FROM generate_series(1, 9) g;";
+     INSERT INTO c SELECT g, (g, 'ok')::pair, ARRAY[(g, 'sad')::pair] FROM generate_series(1, 9) g;";
 
 // cases: 47 holds
 #[tokio::test(flavor = "multi_thread")]
