@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 
 use crate::error::{Error, Result};
+use crate::window::relation::Relation;
 
 pub use lake::LakeSettings;
 pub use patterns::Patterns;
@@ -75,6 +76,9 @@ pub struct Settings {
     pub failover: Failover,
     /// Only changes that began at this server, not those that it replicates itself (Postgres 16).
     pub only_local_origin: bool,
+    /// Tables whose rows are addressed by `_pg_key` although their key columns would do: for keys
+    /// with values that the lake's types can't hold. Looked at when a table is copied.
+    pub hidden_key: Option<Patterns>,
     /// What is copied before the stream.
     pub initial_snapshot: InitialSnapshot,
     /// Connections that copy in parallel.
@@ -105,6 +109,14 @@ pub struct Config {
 }
 
 impl Settings {
+    /// Gives a table that is about to be copied the key that was asked for.
+    pub fn choose_key(&self, relation: &mut Relation) {
+        let selects = |p: &Patterns| p.selects(&relation.namespace, &relation.name);
+        if self.hidden_key.as_ref().is_some_and(selects) {
+            relation.hide_key();
+        }
+    }
+
     /// The publication of tables without a key, which publishes no UPDATE and DELETE (case 73).
     pub fn append_publication(&self) -> String {
         format!("{}_append", self.publication)
@@ -151,6 +163,7 @@ impl Config {
                 raw.initial_snapshot.slot_timeout,
                 "10m",
             )?,
+            hidden_key: patterns(raw.tables.hidden_key)?,
             initial_snapshot: snapshot_mode(raw.initial_snapshot.mode)?,
             workers: workers(raw.initial_snapshot.workers)?,
             commit_interval: duration("commit.interval", raw.commit.interval, "5s")?,
@@ -159,6 +172,11 @@ impl Config {
         };
         Ok(Self { source: url.into(), lake, publish, tag_interval, settings })
     }
+}
+
+/// Table patterns, if some were typed.
+fn patterns(value: Option<Scalar>) -> Result<Option<Patterns>> {
+    set(value).map(|list| Patterns::parse(&list)).transpose()
 }
 
 fn missing(key: &str, cure: &str) -> Error {

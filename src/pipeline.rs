@@ -15,9 +15,11 @@
 //! `commit.rs` (the lake commit), and back here to `Flow::acknowledge`.
 
 mod commit;
+mod equal_rows;
 mod facts;
 mod held;
 mod intake;
+mod past;
 mod refresh;
 mod start;
 mod tables;

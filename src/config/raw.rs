@@ -60,6 +60,8 @@ section! {
         storage: RawStorage,
         /// Write, audit, publish.
         publish: RawPublish,
+        /// What is special about some tables.
+        tables: RawTables,
         /// The copy before the stream.
         initial_snapshot: RawInitialSnapshot,
         /// Lake commits.
@@ -193,6 +195,14 @@ pub enum Headers {
     Map(BTreeMap<String, Scalar>),
     /// In one text.
     Text(String),
+}
+
+section! {
+    /// `tables:`
+    RawTables {
+        /// Patterns of tables whose rows are addressed by `_pg_key`; default none.
+        hidden_key: Option<Scalar>,
+    }
 }
 
 section! {

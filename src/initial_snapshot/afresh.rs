@@ -27,7 +27,7 @@ use crate::postgres::sql::connect_sql;
 use crate::progress::Lsn;
 
 use super::slot::export_temporary;
-use super::{ATTEMPTS, copy_tables, import_snapshot, refuse_unsupported, together};
+use super::{ATTEMPTS, copy_tables, import_snapshot, together};
 
 /// What the copy needs to know.
 #[derive(Debug, Clone)]
@@ -106,7 +106,7 @@ async fn place(
     mut table: SourceTable,
     bound: &HashMap<TableIdent, u32>,
 ) -> Result<Fresh> {
-    refuse_unsupported(&table)?;
+    context.settings.choose_key(&mut table.relation);
     if context.is_binary {
         refuse_text(&table.relation, table.relation.columns.iter())?;
     }

@@ -42,7 +42,6 @@ use crate::postgres::session::Session;
 use crate::postgres::sql::connect_sql;
 use crate::postgres::tables::{CandidateTable, candidate_tables};
 use crate::progress::Lsn;
-use crate::window::relation::ReplicaIdentity;
 
 use plan::Piece;
 
@@ -179,7 +178,7 @@ pub(crate) async fn selected(
     settings: &Settings,
 ) -> Result<Vec<SourceTable>> {
     let tables = catalog::load_relations(client, publications, None).await?;
-    let chosen: Vec<SourceTable> = tables
+    let mut chosen: Vec<SourceTable> = tables
         .into_iter()
         .filter(|t| settings.tables.selects(&t.relation.namespace, &t.relation.name))
         .collect();
@@ -190,9 +189,7 @@ pub(crate) async fn selected(
         )
         .with_cure("see what is published: SELECT * FROM pg_publication_tables"));
     }
-    for table in &chosen {
-        refuse_unsupported(table)?;
-    }
+    chosen.iter_mut().for_each(|table| settings.choose_key(&mut table.relation));
     Ok(chosen)
 }
 
@@ -210,24 +207,6 @@ async fn refuse_existing(lake: &Lake, tables: &[SourceTable]) -> Result<()> {
                  out (--tables '!...')",
             ));
         }
-    }
-    Ok(())
-}
-
-/// Stops at what this version can't replicate exactly.
-fn refuse_unsupported(table: &SourceTable) -> Result<()> {
-    let relation = &table.relation;
-    if relation.identity == ReplicaIdentity::Full && relation.key.is_empty() {
-        return Err(Error::table(
-            "FULL_WITHOUT_KEY",
-            relation.display(),
-            "REPLICA IDENTITY FULL without a primary key: equal rows can't be told apart yet",
-        )
-        .with_cure(format!(
-            "ALTER TABLE {0} ADD PRIMARY KEY (...), or leave it out: --tables '!{1}'",
-            qualified(&relation.namespace, &relation.name),
-            relation.display()
-        )));
     }
     Ok(())
 }

@@ -65,6 +65,10 @@ pub(super) async fn connect(
     let mut session = Session::connect(source, "stream").await?;
     let identity = session.identify_system().await?;
     check_history(&mut session, &identity, &ledger).await?;
+    // The slot is looked at after the lake: whoever has it may have moved both in between.
+    if fits.is_err() {
+        check_not_moved(lake, committed_lsn).await?;
+    }
     let lost = slot_lost(fits, (&client, &mut session, is_there), settings, shutdown).await?;
     let publications = publications(&client, settings).await?;
     let source_tables = catalog::load_relations(&client, &publications, None).await?;
@@ -74,11 +78,7 @@ pub(super) async fn connect(
     let options = stream_options(settings, committed_lsn, &publications, (version, binary));
     let stream = session.start_replication(&options).await?;
     // The slot is ours only now: whoever had it until then may have moved P.
-    let now = lake.committer.position().await?;
-    if now.map(|record| record.committed_lsn) != Some(committed_lsn) {
-        let message = "another frazil has moved the lake's position; starting again from there";
-        return Err(Error::transient("POSITION_MOVED", message).with_lsn(committed_lsn));
-    }
+    check_not_moved(lake, committed_lsn).await?;
     stats.resumed(committed_lsn);
     let (slot, tables) = (&settings.slot, states.len());
     tracing::info!(slot, position = %committed_lsn, tables, binary, "following the stream");
@@ -117,6 +117,15 @@ pub(super) async fn connect(
     flow.refresh(stale.into_iter().chain(new).collect())?;
     flow.refreshes.resume(&ledger.behind);
     Ok(flow)
+}
+
+async fn check_not_moved(lake: &Lake, committed_lsn: Lsn) -> Result<()> {
+    let now = lake.committer.position().await?;
+    if now.map(|record| record.committed_lsn) == Some(committed_lsn) {
+        return Ok(());
+    }
+    let message = "another frazil has moved the lake's position; starting again from there";
+    Err(Error::transient("POSITION_MOVED", message).with_lsn(committed_lsn))
 }
 
 fn no_position() -> Error {

@@ -20,11 +20,11 @@ use crate::error::{Error, Result};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::pgoutput::WireRelation;
 use crate::progress::Lsn;
-use crate::window::relation::{Column, Relation};
+use crate::window::relation::{Column, KeyForm, Relation};
 
 use super::facts::{
     self, SourceFacts, Stale, at_attnum, compare, constant, has_same_columns, is_described_by,
-    missing_value, refuse_text, relation_from, stale,
+    lost_column, missing_value, refuse_text, relation_from, stale,
 };
 use super::intake::Intake;
 use super::refresh::ResyncWish;
@@ -154,10 +154,15 @@ impl Tables {
             return Ok(Learned::Known);
         }
         let (fresh, relation) = self.described(&state.facts.relation, wire).await?;
-        Ok(match relation {
+        let learned = match relation {
             Ok(relation) => self.evolution(state, wire, fresh, relation)?,
             Err(cause) => Learned::Stale(stale(&state.facts.relation, cause)),
-        })
+        };
+        if matches!(learned, Learned::Stale(_)) {
+            // The server does not say it again, and the copy is to be read by it.
+            intake.hold(wire.oid, Some(wire.clone()));
+        }
+        Ok(learned)
     }
 
     /// The table's new shape, from the Relation message and the catalog together.
@@ -191,6 +196,12 @@ impl Tables {
                 };
                 constants.push((column.field_id(), value));
             }
+        }
+        if facts.relation.key_form == KeyForm::WholeRow
+            && (!constants.is_empty() || lost_column(before, &facts.relation))
+        {
+            let cause = "a column of a table without a key was dropped, or added with a default";
+            return Ok(Learned::Stale(stale(before, cause)));
         }
         let evolution = Evolution { oid: wire.oid, facts, wire: wire.clone(), constants };
         Ok(Learned::Evolved(Box::new(evolution)))

@@ -14,7 +14,7 @@ use crate::postgres::pg_types::{PgTypes, load_types};
 use crate::postgres::pgoutput::WireRelation;
 use crate::postgres::server_error::from_sql;
 use crate::postgres::unannounced::{self, Unannounced};
-use crate::window::relation::{Column, Relation, ReplicaIdentity};
+use crate::window::relation::{Column, KeyForm, Relation, ReplicaIdentity};
 
 /// A published table as the catalog has it now.
 #[derive(Debug, Clone, PartialEq)]
@@ -265,6 +265,7 @@ pub(super) fn table(
             oid: class.oid,
             namespace: class.namespace.clone(),
             name: class.name.clone(),
+            key_form: KeyForm::of(&columns, &key.indexes, identity),
             columns,
             key: key.indexes,
             identity,
