@@ -14,6 +14,7 @@ mod branches;
 mod contract;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod ddl;
 mod nessie;
 mod postgres;
 mod support;

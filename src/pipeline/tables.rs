@@ -154,10 +154,15 @@ impl Tables {
             return Ok(Learned::Known);
         }
         let (fresh, relation) = self.described(&state.facts.relation, wire).await?;
-        Ok(match relation {
+        let learned = match relation {
             Ok(relation) => self.evolution(state, wire, fresh, relation)?,
             Err(cause) => Learned::Stale(stale(&state.facts.relation, cause)),
-        })
+        };
+        if matches!(learned, Learned::Stale(_)) {
+            // The server does not say it again, and the copy is to be read by it.
+            intake.hold(wire.oid, Some(wire.clone()));
+        }
+        Ok(learned)
     }
 
     /// The table's new shape, from the Relation message and the catalog together.
