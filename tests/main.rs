@@ -11,6 +11,7 @@
 
 mod behaviour;
 mod branches;
+mod case_list;
 mod contract;
 #[cfg(feature = "failpoints")]
 mod crash;

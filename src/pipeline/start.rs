@@ -399,6 +399,8 @@ mod tests {
         check_position(&server(100, 2), &[(1, Lsn(90))], &ledger(90, 1)).unwrap();
     }
 
+    // cases: 7 stops LAKE_AHEAD
+    // cases: 22 stops TIMELINE
     #[test]
     fn another_history_stops() {
         let code = |identity, history: &[(u32, Lsn)], ledger| {

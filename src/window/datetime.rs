@@ -282,6 +282,7 @@ mod tests {
         assert_eq!(civil(0), (1970, 1, 1));
     }
 
+    // cases: 37 holds
     #[test]
     fn timestamps_that_overflow_are_not_wrapped() {
         let last = i64::MAX - EPOCH_MICROS;

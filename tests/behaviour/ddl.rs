@@ -8,6 +8,7 @@ const TABLE: &str = "CREATE TABLE t(id int PRIMARY KEY, a text, b int); \
      CREATE TABLE other(id int PRIMARY KEY); \
      INSERT INTO t SELECT g, 'old', g FROM generate_series(1, 5) g;";
 
+// cases: 90 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_column_without_default_is_null_in_old_rows() {
     let mut scene = Scene::new(TABLE).await;
@@ -48,6 +49,7 @@ const CONSTANTS: &[(&str, &str)] = &[
     ("text[]", "'{\"a,b\",NULL,\"NULL\",\"q\\\"\"}'"),
 ];
 
+// cases: 91 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_constant_default_stands_in_old_rows() {
     let types = "CREATE TYPE mood AS ENUM ('so so', 'happy'); CREATE DOMAIN price AS numeric(8,3);";
@@ -65,6 +67,7 @@ async fn a_constant_default_stands_in_old_rows() {
     scene.assert_catches_up(&["public.t"]).await;
 }
 
+// cases: 104 125 151 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_and_data_in_one_window() {
     let mut scene = Scene::new(TABLE).await;
@@ -98,6 +101,7 @@ async fn columns_and_data_in_one_window() {
     scene.assert_equal(&["public.t"]).await;
 }
 
+// cases: 93 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_column_is_null_from_then_on() {
     let mut scene = Scene::new(TABLE).await;
@@ -109,6 +113,7 @@ async fn a_dropped_column_is_null_from_then_on() {
     stop(frazil);
 }
 
+// cases: 95 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renamed_column_keeps_its_field_id() {
     let mut scene = Scene::new(TABLE).await;
@@ -124,6 +129,7 @@ async fn a_renamed_column_keeps_its_field_id() {
     stop(frazil);
 }
 
+// cases: 89 99 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_no_row_stops_nothing() {
     let mut scene = Scene::new(TABLE).await;
@@ -190,6 +196,7 @@ async fn is_copied_afresh(prepare: &str, sql: &str) {
     }
 }
 
+// cases: 94 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn drop_and_add_again() {
     is_copied_afresh(
@@ -199,6 +206,7 @@ async fn drop_and_add_again() {
     .await;
 }
 
+// cases: 96 97 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn another_type() {
     for sql in [
@@ -209,6 +217,7 @@ async fn another_type() {
     }
 }
 
+// cases: 96 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn another_precision() {
     let mut scene = Scene::new(
@@ -222,6 +231,7 @@ async fn another_precision() {
     scene.assert_equal(&["public.t"]).await;
 }
 
+// cases: 98 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn another_name_for_the_same_text_is_followed() {
     let mut scene = Scene::new(TABLE).await;
@@ -233,6 +243,7 @@ async fn another_name_for_the_same_text_is_followed() {
 }
 
 /// No row is rewritten, but what the old key does not tell apart the new one may.
+// cases: 100 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wider_primary_key() {
     is_copied_afresh(
@@ -242,6 +253,7 @@ async fn a_wider_primary_key() {
     .await;
 }
 
+// cases: 92 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volatile_default() {
     is_copied_afresh(
@@ -251,6 +263,7 @@ async fn a_volatile_default() {
     .await;
 }
 
+// cases: 100 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn another_primary_key() {
     is_copied_afresh(
@@ -270,6 +283,7 @@ async fn another_identity_index() {
     .await;
 }
 
+// cases: 107 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_published_later_comes_with_its_older_rows() {
     let mut scene = Scene::new(TABLE).await;
@@ -288,6 +302,7 @@ async fn a_table_published_later_comes_with_its_older_rows() {
 
 /// VACUUM FULL writes the constant into the rows and forgets it: what frazil has not asked for by
 /// then, it can't ask for any more.
+// cases: 91 106 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_constant_that_vacuum_full_took_away_is_not_lost_in_silence() {
     let mut scene = Scene::new(TABLE).await;
@@ -321,6 +336,7 @@ async fn a_new_column_of_an_opaque_type() {
     stop(running);
 }
 
+// cases: 91 93 95 106 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn ddl_while_frazil_is_down() {
     let mut scene = Scene::new(TABLE).await;
@@ -347,6 +363,7 @@ async fn ddl_while_frazil_is_down() {
     scene.assert_equal(&["public.t"]).await;
 }
 
+// cases: 101 103 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renamed_table_and_a_dropped_table() {
     let mut scene = Scene::new(TABLE).await;

@@ -165,11 +165,13 @@ fn raw_texts(scene: &mut Scene, types: &[(&str, &str)]) {
     }
 }
 
+// cases: 28 29 30 31 32 35 36 37 38 40 41 42 45 49 59 60 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn every_known_type_in_binary_mode() {
     copied_and_streamed(&[], "binary=true").await;
 }
 
+// cases: 39 51 53 56 59 60 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_in_text_mode() {
     copied_and_streamed(OPAQUE, "binary=false").await;
@@ -245,6 +247,7 @@ async fn keyed(keys: &[(&str, &str)], mode: &str) {
     stop(running);
 }
 
+// cases: 35 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_every_known_type() {
     keyed(KEYS, "binary=true").await;

@@ -14,6 +14,7 @@ use super::{Lake, app, change, column, create, on_every_catalog, relation, summa
 
 on_every_catalog! { old_rows_get_the_default }
 
+// cases: 91 holds
 async fn old_rows_get_the_default(lake: Lake) {
     let t = app("t");
     let one = lake.segment(&t, &[(1, "a"), (2, "b")], &[]).await;

@@ -117,6 +117,7 @@ async fn schemas_come_and_go(lake: Lake) {
     assert_eq!(lake.rows(&t).await.len(), 4);
 }
 
+// cases: 94 95 151 holds
 #[test]
 fn ids_are_attnums_and_history_stays() {
     let mut r = relation("t");

@@ -25,6 +25,7 @@ fn has(findings: &[Finding], severity: Severity, code: &str, about: &str) {
 }
 
 // cases: 73 86 holds
+// cases: 73 86 112 holds
 #[tokio::test]
 async fn a_source_is_looked_over() {
     let (source, client) = database("checked", SQL).await;

@@ -13,6 +13,7 @@ fn numeric(precision: u8, scale: i8) -> PgType {
     PgType::Numeric { precision, scale }
 }
 
+// cases: 28 29 30 31 32 36 37 38 39 40 41 42 45 49 holds
 #[test]
 fn extremes_are_exact_or_raw() {
     with_postgres(async |client| {

@@ -90,6 +90,7 @@ proptest! {
         decode_every_way(value.as_bytes());
     }
 
+    // cases: 167 holds
     #[test]
     fn tuples(tuple in prop::collection::vec(any::<u8>(), 0..40), at in any::<u32>()) {
         for at in [at, at % 40] {
