@@ -12,4 +12,4 @@ mod restart_and_stop;
 mod scene;
 mod snapshot_with_writers;
 mod toast;
-mod types;
+pub(crate) mod types;
