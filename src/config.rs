@@ -39,6 +39,27 @@ pub enum InitialSnapshot {
     Only,
 }
 
+/// `source.on_slot_loss`: what is done when the slot is gone, or was moved past what the lake
+/// holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotLoss {
+    /// Stop with a code.
+    Stop,
+    /// Make a new slot where there is none, and copy all tables afresh.
+    Resync,
+}
+
+/// `source.failover`: whether the slot is synchronised to standbys (Postgres 17 and later).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failover {
+    /// Where the server can.
+    Auto,
+    /// Always; an older server is refused.
+    On,
+    /// Never.
+    Off,
+}
+
 /// Everything a run needs to know, resolved and valid.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -48,10 +69,18 @@ pub struct Settings {
     pub publication: String,
     /// Which tables.
     pub tables: Patterns,
+    /// What is done when the slot is lost.
+    pub on_slot_loss: SlotLoss,
+    /// Whether a slot that is made outlives the server it is made on.
+    pub failover: Failover,
+    /// Only changes that began at this server, not those that it replicates itself (Postgres 16).
+    pub only_local_origin: bool,
     /// What is copied before the stream.
     pub initial_snapshot: InitialSnapshot,
     /// Connections that copy in parallel.
     pub workers: usize,
+    /// The longest that making a slot may wait for source transactions that are open.
+    pub slot_timeout: Duration,
     /// The longest a complete source transaction waits for its lake commit.
     pub commit_interval: Duration,
     /// Raw WAL in memory, both windows together, in bytes.
@@ -114,6 +143,14 @@ impl Config {
             slot: slot_name(raw.source.slot)?,
             publication: text(raw.source.publication, "frazil"),
             tables: Patterns::parse(&text(raw.source.tables, "*"))?,
+            on_slot_loss: slot_loss(raw.source.on_slot_loss)?,
+            failover: failover(raw.source.failover)?,
+            only_local_origin: origin(raw.source.origin)?,
+            slot_timeout: duration(
+                "initial_snapshot.slot_timeout",
+                raw.initial_snapshot.slot_timeout,
+                "10m",
+            )?,
             initial_snapshot: snapshot_mode(raw.initial_snapshot.mode)?,
             workers: workers(raw.initial_snapshot.workers)?,
             commit_interval: duration("commit.interval", raw.commit.interval, "5s")?,
@@ -165,12 +202,40 @@ fn slot_name(value: Option<Scalar>) -> Result<String> {
         .with_cure("use at most 63 of a-z, 0-9 and _"))
 }
 
+fn slot_loss(value: Option<Scalar>) -> Result<SlotLoss> {
+    match text(value, "stop").as_str() {
+        "stop" => Ok(SlotLoss::Stop),
+        "resync" => Ok(SlotLoss::Resync),
+        other => Err(invalid("source.on_slot_loss", other, "is neither stop nor resync")),
+    }
+}
+
 fn snapshot_mode(value: Option<Scalar>) -> Result<InitialSnapshot> {
     let mode = text(value, "initial");
     InitialSnapshot::from_str(&mode, true).map_err(|_| {
         invalid("initial_snapshot.mode", &mode, "is not a mode")
             .with_cure("use initial, never or only")
     })
+}
+
+fn failover(value: Option<Scalar>) -> Result<Failover> {
+    match text(value, "auto").as_str() {
+        "auto" => Ok(Failover::Auto),
+        "on" | "true" | "yes" => Ok(Failover::On),
+        "off" | "false" | "no" => Ok(Failover::Off),
+        other => {
+            Err(invalid("source.failover", other, "is not a mode").with_cure("use auto, on or off"))
+        }
+    }
+}
+
+fn origin(value: Option<Scalar>) -> Result<bool> {
+    match text(value, "any").as_str() {
+        "any" => Ok(false),
+        "none" => Ok(true),
+        other => Err(invalid("source.origin", other, "is not an origin")
+            .with_cure("use any, or none for changes that began at this server")),
+    }
 }
 
 fn workers(value: Option<Scalar>) -> Result<usize> {

@@ -7,7 +7,9 @@ mod demo;
 mod drop;
 mod lake;
 mod report;
+mod resync;
 mod run;
+mod source_holds;
 mod sql_hint;
 mod status;
 mod wait;
@@ -55,6 +57,8 @@ enum Verb {
     Lake(lake::LakeVerb),
     /// Show how to read the lake with Trino, Spark, DuckDB, PyIceberg and Dremio.
     SqlHint(sql_hint::SqlHint),
+    /// Copy tables afresh while the stream runs.
+    Resync(resync::Resync),
     /// Drop the slot and the publications; the lake stays.
     Drop(drop::DropSource),
     /// Show it on a private Postgres with a shop under load.
@@ -231,6 +235,7 @@ async fn verb(verb: Verb, format: LogFormat) -> Result<ExitCode> {
         Verb::Wait(wait) => wait.run().await,
         Verb::Lake(lake) => lake.run().await,
         Verb::SqlHint(hint) => hint.run().await,
+        Verb::Resync(resync) => resync.run().await,
         Verb::Drop(drop) => drop.run().await,
         Verb::Demo(demo) => Box::pin(demo.run(on_terminal)).await,
     }

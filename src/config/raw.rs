@@ -80,6 +80,12 @@ section! {
         publication: Option<Scalar>,
         /// Table patterns; default all.
         tables: Option<Scalar>,
+        /// `stop` or `resync`; default `stop`.
+        on_slot_loss: Option<Scalar>,
+        /// `auto`, `on` or `off`; default `auto`.
+        failover: Option<Scalar>,
+        /// `any` or `none`; default `any`.
+        origin: Option<Scalar>,
     }
 }
 
@@ -194,6 +200,8 @@ section! {
     RawInitialSnapshot {
         /// `initial`, `never` or `only`.
         mode: Option<Scalar>,
+        /// Longest wait for the slot; default `10m`.
+        slot_timeout: Option<Scalar>,
         /// Connections that copy; default 2.
         workers: Option<Scalar>,
     }

@@ -11,8 +11,10 @@
 //! 4. All tables are created and filled by the first lake commit, with P = L. Before it there is
 //!    nothing to clean up but files nobody refers to; a crash begins again.
 
+pub(crate) mod afresh;
 mod copy;
 mod plan;
+pub(crate) mod slot;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,8 +38,7 @@ use crate::postgres::dsn::Source;
 use crate::postgres::publication::{self, Publish};
 use crate::postgres::quote::{literal, qualified};
 use crate::postgres::server_error::from_sql;
-use crate::postgres::session::{CreatedSlot, Session, SlotOptions};
-use crate::postgres::slot;
+use crate::postgres::session::Session;
 use crate::postgres::sql::connect_sql;
 use crate::postgres::tables::{CandidateTable, candidate_tables};
 use crate::progress::Lsn;
@@ -64,13 +65,15 @@ pub async fn take(
         let mut session = Session::connect(source, "initial-snapshot").await?;
         let identity = session.identify_system().await?;
         let position = Position { timeline: identity.timeline, system_id: identity.system_id };
-        let created = export_snapshot(&client, &mut session, settings).await?;
+        let created = slot::export_snapshot(&client, &mut session, settings, shutdown).await?;
         let tables = selected(&client, &publications, settings).await?;
         let files = match settings.initial_snapshot {
             InitialSnapshot::Never => vec![Vec::new(); tables.len()],
             InitialSnapshot::Initial | InitialSnapshot::Only => {
                 let snapshot = created.snapshot_name.as_deref().unwrap_or_default();
-                let copy = copy_tables(source, snapshot, lake, &tables, (settings, stats));
+                let targets = targets(lake, &tables).await?;
+                let of = (tables.as_slice(), targets.as_slice());
+                let copy = copy_tables(source, snapshot, lake, of, (settings, stats));
                 let copied = tokio::select! {
                     biased;
                     // A stop: nothing is visible yet, the next start begins again.
@@ -169,25 +172,6 @@ fn to_publish(tables: Vec<CandidateTable>, settings: &Settings) -> Result<(Vec<N
 /// Schema and table.
 type Name = (String, String);
 
-/// Creates the slot; where it exists, a temporary one that lives as long as `session`.
-async fn export_snapshot(
-    client: &Client,
-    session: &mut Session,
-    settings: &Settings,
-) -> Result<CreatedSlot> {
-    match slot::slot_info(client, &settings.slot).await? {
-        None => session.create_slot(&settings.slot, exporting(false)).await,
-        Some(_) => {
-            let name = format!("frazil_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-            session.create_slot(&name, exporting(true)).await
-        }
-    }
-}
-
-fn exporting(temporary: bool) -> SlotOptions {
-    SlotOptions { temporary, export_snapshot: true, failover: false, two_phase: false }
-}
-
 /// The published tables that `--tables` selects.
 pub(crate) async fn selected(
     client: &Client,
@@ -258,7 +242,7 @@ async fn copy_tables(
     source: &Source,
     snapshot: &str,
     lake: &Arc<Lake>,
-    tables: &[SourceTable],
+    (tables, targets): (&[SourceTable], &[Arc<ParquetTarget>]),
     (settings, stats): (&Settings, &Arc<Stats>),
 ) -> Result<Option<Vec<Vec<SegmentFiles>>>> {
     let coordinator = import_snapshot(source, snapshot).await?;
@@ -272,7 +256,6 @@ async fn copy_tables(
     pieces.reverse();
     let workers = settings.workers.min(pieces.len()).max(1);
     let queue = Arc::new(Mutex::new(pieces));
-    let targets = targets(lake, tables).await?;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..workers {
         let client = import_snapshot(source, snapshot).await?;
@@ -283,7 +266,7 @@ async fn copy_tables(
             client,
             queue: Arc::clone(&queue),
             lake: Arc::clone(lake),
-            targets: targets.clone(),
+            targets: targets.to_vec(),
             stats: Arc::clone(stats),
         };
         let handle = tokio::runtime::Handle::current();

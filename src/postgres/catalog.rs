@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::postgres::pg_types::{PgTypes, load_types};
 use crate::postgres::pgoutput::WireRelation;
 use crate::postgres::server_error::from_sql;
+use crate::postgres::unannounced::{self, Unannounced};
 use crate::window::relation::{Column, Relation, ReplicaIdentity};
 
 /// A published table as the catalog has it now.
@@ -42,6 +43,8 @@ pub struct SourceTable {
     pub unpublished_key: Vec<String>,
     /// The primary key is deferrable, so it is treated as none (case 74).
     pub deferrable_key: bool,
+    /// What may change its rows in the lake without an event.
+    pub unannounced: Unannounced,
 }
 
 /// Defaults of one column.
@@ -66,7 +69,16 @@ pub async fn load_relations(
 ) -> Result<Vec<SourceTable>> {
     let version = server_version(client).await?;
     let published = published(client, version, publications, oids).await?;
-    assemble(client, version, &published).await
+    let mut tables = assemble(client, version, &published).await?;
+    let oids: Vec<u32> = tables.iter().map(|table| table.relation.oid).collect();
+    let mut unannounced = unannounced::load(client, publications, &oids).await?;
+    for table in &mut tables {
+        let found = unannounced.remove(&table.relation.oid).unwrap_or_default();
+        table.unannounced.leaves = found.leaves;
+        table.unannounced.type_shapes = found.type_shapes;
+        table.unannounced.published.insert_str(0, &found.published);
+    }
+    Ok(tables)
 }
 
 /// The tables `oids` as they would be published without a column list or row filter: for looking
@@ -116,6 +128,20 @@ pub async fn server_version(client: &Client) -> Result<u32> {
         .map_err(from_sql)?;
     Ok(u32::try_from(row.get::<_, i32>(0)).unwrap_or(0))
 }
+
+/// Whether what the transaction `xid` did is visible to others; its epoch is that of now.
+pub async fn is_visible(client: &Client, xid: u32) -> Result<bool> {
+    let row = client.query_one(IS_VISIBLE, &[&i64::from(xid)]).await.map_err(from_sql)?;
+    Ok(row.get(0))
+}
+
+// Transaction ids have 32 bits in the stream and 64 here: the newest one that is not of the future.
+const IS_VISIBLE: &str = "\
+    SELECT pg_catalog.pg_visible_in_snapshot(( \
+               CASE WHEN $1::int8 < m % 4294967296 THEN m - m % 4294967296 + $1 \
+                    ELSE greatest(m - m % 4294967296 - 4294967296, 0) + $1 END)::text::xid8, s) \
+    FROM (SELECT s, pg_catalog.pg_snapshot_xmax(s)::text::int8 AS m \
+          FROM pg_catalog.pg_current_snapshot() s) now";
 
 /// Whether `wire` shows the columns of `table`, in order, by name, type and type modifier, under
 /// the same oid. Names of table and schema may differ: a schema's new name is not announced.
@@ -171,6 +197,14 @@ struct Published {
 }
 
 impl Published {
+    /// The column list and row filter, for comparison.
+    fn restrictions(&self) -> String {
+        match &self.row_filter {
+            None => String::new(),
+            Some(filter) => format!(" WHERE {filter}"),
+        }
+    }
+
     /// Several publications are united: no filter in one is no filter at all.
     fn add(&mut self, columns: Option<Vec<String>>, row_filter: Option<String>) {
         if !self.seen {
@@ -248,6 +282,7 @@ fn table(
         relpages: class.get("relpages"),
         unpublished_key: key.unpublished,
         deferrable_key: key.deferrable,
+        unannounced: Unannounced { published: published.restrictions(), ..Unannounced::default() },
     })
 }
 

@@ -1,8 +1,10 @@
 //! Postgres: connection, slot, publication, catalog, COPY.
 //!
-//! - [`dsn`], [`sql`], [`session`]: where the source is, and the two kinds of connection to it.
+//! - [`dsn`], [`hosts`], [`sql`], [`session`]: where the source is, and the two kinds of connection
+//!   to it.
 //! - [`stream`], [`pgoutput`]: START_REPLICATION's bytes, and what they say.
-//! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has.
+//! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has; [`unannounced`]: what
+//!   changes there without an event.
 //! - [`check`]: whether all that is fit to be replicated.
 //! - [`server_error`]: what Postgres's errors mean for frazil.
 
@@ -10,6 +12,7 @@ pub mod catalog;
 pub mod check;
 mod check_tables;
 pub mod dsn;
+pub mod hosts;
 pub mod pg_types;
 pub mod pgoutput;
 mod pgpass;
@@ -23,3 +26,4 @@ pub mod sql;
 pub mod stream;
 pub mod tables;
 mod tls;
+pub mod unannounced;
