@@ -99,7 +99,8 @@ async fn assemble(
     let classes = client.query(CLASSES, &[&oids]).await.map_err(from_sql)?;
     let attributes = client.query(&attributes_sql(version), &[&oids]).await.map_err(from_sql)?;
     let keys = client.query(KEYS, &[&oids]).await.map_err(from_sql)?;
-    let types = load_types(client, attributes.iter().map(|row| row.get("atttypid"))).await?;
+    let types =
+        load_types(client, version, attributes.iter().map(|row| row.get("atttypid"))).await?;
     let (attributes, keys) = (by_oid(&attributes, Attribute::of), by_oid(&keys, KeyIndex::of));
     let mut tables = Vec::with_capacity(classes.len());
     for class in classes.iter().map(Class::of) {

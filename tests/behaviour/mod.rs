@@ -20,4 +20,4 @@ pub(crate) mod scene;
 mod snapshot_with_writers;
 mod stored_values;
 mod toast;
-mod types;
+pub(crate) mod types;

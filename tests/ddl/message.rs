@@ -1,6 +1,6 @@
 //! A message of the DDL capture gives the same table as a look at the catalog at its place.
 
-use frazil::postgres::catalog::load_relations;
+use frazil::postgres::catalog::{load_relations, server_version};
 use frazil::postgres::ddl_message::{DDL_PREFIX, DdlKind, DdlMessage, LeafChange};
 use frazil::postgres::pg_types::load_types;
 use frazil::postgres::pgoutput::{Message, parse};
@@ -48,7 +48,8 @@ impl Listened {
 
     /// Asserts that each relation of `message` is what the catalog says now.
     async fn assert_equals_the_catalog(&self, message: &DdlMessage) {
-        let types = load_types(&self.client, message.type_oids()).await.unwrap();
+        let version = server_version(&self.client).await.unwrap();
+        let types = load_types(&self.client, version, message.type_oids()).await.unwrap();
         let publications = ["p".to_owned(), "q".to_owned()];
         for relation in &message.relations {
             let told = relation.source_table(&publications, &types).unwrap();
