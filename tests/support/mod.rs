@@ -10,6 +10,7 @@ pub mod nessie;
 pub mod postgres;
 pub mod process;
 pub mod shapes;
+pub mod wire_proxy;
 pub mod workload;
 
 mod services_tests;
