@@ -15,9 +15,11 @@
 //! `commit.rs` (the lake commit), and back here to `Flow::acknowledge`.
 
 mod commit;
+mod equal_rows;
 mod facts;
 mod held;
 mod intake;
+mod past;
 mod refresh;
 mod start;
 mod tables;
@@ -96,6 +98,8 @@ pub(crate) struct Flow {
     position: Position,
     last_commit: Instant,
     feedback: Interval,
+    /// When the server was heard last, or was not listened to.
+    heard: Instant,
     commit_interval: Duration,
     until: Option<Lsn>,
     leaving: Option<Instant>,
@@ -121,7 +125,7 @@ impl Flow {
                 self.acknowledge(done?).await?;
             }
             // The server must hear from us in time, whatever else is going on.
-            _ = self.feedback.tick() => self.send_status().await?,
+            _ = self.feedback.tick() => self.feed_back(has_room && may_read).await?,
             // The window is old enough, and whole.
             () = self.window.due(self.commit_interval), if self.may_commit() => {
                 self.start_lake_commit().await?;
@@ -139,6 +143,7 @@ impl Flow {
             // WAL, as long as there is room for it.
             read = self.stream.read(self.intake.receive_buffer()), if has_room && may_read => {
                 read?;
+                self.heard = Instant::now();
                 self.take_in().await?;
             }
             // A transaction that does not end must not hold up a stop.
@@ -273,9 +278,26 @@ impl Flow {
         Ok(())
     }
 
+    /// Tells the server where we are, and asks it for a sign of life: a connection that is open on
+    /// our side only would else be waited on for ever (case 13).
+    async fn feed_back(&mut self, is_listening: bool) -> Result<()> {
+        if !is_listening {
+            self.heard = Instant::now();
+        }
+        if self.heard.elapsed() >= self.stream.patience() {
+            let message = "the server has not answered for as long as wal_sender_timeout";
+            return Err(Error::transient("SERVER_SILENT", message));
+        }
+        self.report(true).await
+    }
+
     async fn send_status(&mut self) -> Result<()> {
+        let asks = self.until.is_some() || self.refreshes.ready_at().is_some();
+        self.report(asks).await
+    }
+
+    async fn report(&mut self, reply: bool) -> Result<()> {
         let received = self.progress.received_lsn();
-        let reply = self.until.is_some() || self.refreshes.ready_at().is_some();
         self.stream.send_status(received, self.progress.acknowledge(), reply).await
     }
 

@@ -20,3 +20,4 @@ mod postgres;
 mod support;
 mod tidy;
 mod types;
+mod versions;

@@ -10,6 +10,7 @@ mod patience;
 mod report;
 mod resync;
 mod run;
+mod source_holds;
 mod sql_hint;
 mod status;
 mod wait;

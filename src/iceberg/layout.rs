@@ -24,7 +24,7 @@ use iceberg::spec::Schema;
 use crate::error::{Error, Result};
 use crate::iceberg::lake_error;
 use crate::iceberg::schema::{RAW_FIELD_ID, key_schema};
-use crate::window::relation::Relation;
+use crate::window::relation::{HIDDEN_KEY_FIELD_ID, Relation};
 
 /// A value that its column can't hold: (row, column index on the wire, Postgres text).
 pub type RawValue = (u32, usize, String);
@@ -36,6 +36,8 @@ enum Source {
     Wire(usize),
     /// The `_pg_raw` map.
     Raw,
+    /// The `_pg_key`.
+    Key,
     /// A dropped column: NULL.
     History,
 }
@@ -46,7 +48,7 @@ pub struct Layout {
     arrow: SchemaRef,
     sources: Vec<Source>,
     key_arrow: SchemaRef,
-    /// For each field of `key_arrow`: its place in `relation.key`.
+    /// For each field of `key_arrow`: its place in `relation.key`; 0 for `_pg_key`.
     key_places: Vec<usize>,
     names: Vec<String>,
 }
@@ -64,11 +66,15 @@ impl Layout {
         }
         let sources = schema.as_struct().fields().iter().map(|f| match (f.id, place(f.id)) {
             (RAW_FIELD_ID, _) => Source::Raw,
+            (HIDDEN_KEY_FIELD_ID, _) => Source::Key,
             (_, Some(at)) => Source::Wire(at),
             (_, None) => Source::History,
         });
         let key = key_schema(schema)?;
         let key_places = key.as_struct().fields().iter().map(|f| {
+            if f.id == HIDDEN_KEY_FIELD_ID && relation.has_hidden_key() {
+                return Ok(0);
+            }
             let at = place(f.id).and_then(|wire| relation.key.iter().position(|&k| k == wire));
             at.ok_or_else(|| layout_error("the lake's key is not the relation's"))
         });
@@ -96,18 +102,37 @@ impl Layout {
         types.map(|field| field.data_type().clone()).collect()
     }
 
-    /// Rows in lake order from `columns` in wire order; `raw` in any order, empty where every value
-    /// fits. A layout without `_pg_raw` refuses raw values.
+    /// As [`Layout::keyed_rows`], for a table without `_pg_key`.
     ///
     /// # Errors
-    /// `LAYOUT` (fatal) where a column has another type than its field, or `_pg_raw` is lacking.
+    /// As [`Layout::keyed_rows`].
     pub fn rows(&self, columns: &[ArrayRef], raw: &[RawValue], rows: usize) -> Result<RecordBatch> {
+        self.keyed_rows(columns, None, raw, rows)
+    }
+
+    /// Rows in lake order from `columns` in wire order and the values of `_pg_key`; `raw` in any
+    /// order, empty where every value fits. A layout without `_pg_raw` refuses raw values.
+    ///
+    /// # Errors
+    /// `LAYOUT` (fatal) where a column has another type than its field, or `_pg_raw` or the key is
+    /// lacking.
+    pub fn keyed_rows(
+        &self,
+        columns: &[ArrayRef],
+        key: Option<&ArrayRef>,
+        raw: &[RawValue],
+        rows: usize,
+    ) -> Result<RecordBatch> {
         if !raw.is_empty() && !self.sources.contains(&Source::Raw) {
             return Err(layout_error("a raw value came before the column `_pg_raw`"));
         }
         let fields = self.arrow.fields().iter().zip(&self.sources);
         let arrays = fields.map(|(field, source)| match *source {
             Source::Raw => self.raw_map(field, raw, rows),
+            Source::Key => {
+                let key = key.ok_or_else(|| layout_error("rows without `_pg_key`"))?;
+                retype(key, field.data_type())
+            }
             Source::History => Ok(new_null_array(field.data_type(), rows)),
             Source::Wire(at) => {
                 let column = columns.get(at).ok_or_else(|| layout_error("too few columns"))?;
@@ -117,7 +142,8 @@ impl Layout {
         record_batch(&self.arrow, arrays.collect::<Result<_>>()?, rows)
     }
 
-    /// Key rows for an equality delete file, from columns in the order of `relation.key`.
+    /// Key rows for an equality delete file, from columns in the order of `relation.key`, or from
+    /// the `_pg_key` alone.
     ///
     /// # Errors
     /// As [`Layout::rows`].
@@ -265,7 +291,7 @@ fn retype_struct(array: &StructArray, fields: &Fields) -> Result<StructArray> {
 mod tests {
     use super::*;
     use crate::iceberg::schema::table_schema;
-    use crate::window::relation::{Column, PgType, ReplicaIdentity};
+    use crate::window::relation::{Column, KeyForm, PgType, ReplicaIdentity};
 
     fn relation(types: Vec<PgType>) -> Relation {
         let column = |(at, pg_type)| Column {
@@ -284,6 +310,7 @@ mod tests {
             columns: types.into_iter().enumerate().map(column).collect(),
             key: vec![0],
             identity: ReplicaIdentity::Default,
+            key_form: KeyForm::Columns,
         }
     }
 

@@ -13,7 +13,9 @@ use iceberg::spec::{
 
 use crate::error::{Error, Result};
 use crate::iceberg::lake_error;
-use crate::window::relation::{Column, FIELD_VERSION_IDS, OWN_FIELD_IDS, PgType, Relation};
+use crate::window::relation::{
+    Column, FIELD_VERSION_IDS, HIDDEN_KEY, HIDDEN_KEY_FIELD_ID, OWN_FIELD_IDS, PgType, Relation,
+};
 
 /// Name of the map that holds the Postgres text of values which their type can't hold.
 pub const RAW_COLUMN: &str = "_pg_raw";
@@ -28,15 +30,6 @@ const NESTED_PER_COLUMN: i32 = 8;
 fn nested_id(id: i32, k: i32) -> i32 {
     let attnum = id % FIELD_VERSION_IDS;
     id - attnum + NESTED_BASE + attnum * NESTED_PER_COLUMN + k
-}
-
-/// Field ids of the key, in the order of `relation.key`.
-pub fn key_field_ids(relation: &Relation) -> Vec<i32> {
-    key_columns(relation).map(Column::field_id).collect()
-}
-
-fn key_columns(relation: &Relation) -> impl Iterator<Item = &Column> {
-    relation.key.iter().filter_map(|&at| relation.columns.get(at))
 }
 
 /// The Iceberg type of the column whose field is `id`.
@@ -94,18 +87,27 @@ fn raw_field() -> NestedFieldRef {
         .into()
 }
 
+/// Required, for it is an identifier field.
+fn hidden_key_field() -> NestedFieldRef {
+    let string = Type::Primitive(PrimitiveType::String);
+    NestedField::required(HIDDEN_KEY_FIELD_ID, HIDDEN_KEY, string)
+        .with_doc("Made by frazil from the texts of the key columns, to address rows by")
+        .into()
+}
+
 /// The schema of a new lake table: identity columns required and identifier fields, all other
 /// columns optional (a NOT NULL may be dropped any day).
 ///
 /// # Errors
-/// `KEY_TYPE` where an identity column has a type that Iceberg forbids in equality deletes;
-/// `COLUMN_NAME` where a column is called `_pg_raw`.
+/// `COLUMN_NAME` where a column is called `_pg_raw` or `_pg_key`.
 pub fn table_schema(relation: &Relation, raw: bool) -> Result<Schema> {
     check_names(relation)?;
-    check_key_types(relation)?;
-    let key: HashSet<i32> = key_field_ids(relation).into_iter().collect();
+    let key: HashSet<i32> = relation.key_field_ids().into_iter().collect();
     let mut fields: Vec<NestedFieldRef> =
         relation.columns.iter().map(|c| new_field(c, key.contains(&c.field_id()))).collect();
+    if relation.has_hidden_key() {
+        fields.push(hidden_key_field());
+    }
     // A Parquet file without columns has no rows, a Postgres table without columns may have some.
     if raw || fields.is_empty() {
         fields.push(raw_field());
@@ -129,7 +131,7 @@ fn build(fields: Vec<NestedFieldRef>, key: &HashSet<i32>, schema_id: i32) -> Res
 }
 
 fn check_names(relation: &Relation) -> Result<()> {
-    match relation.columns.iter().find(|c| c.name == RAW_COLUMN) {
+    match relation.columns.iter().find(|c| c.name == RAW_COLUMN || c.name == HIDDEN_KEY) {
         None => Ok(()),
         Some(column) => Err(Error::table(
             "COLUMN_NAME",
@@ -138,26 +140,6 @@ fn check_names(relation: &Relation) -> Result<()> {
         )
         .with_column(&column.name)
         .with_cure("rename the column, or leave it out by a publication column list")),
-    }
-}
-
-fn check_key_types(relation: &Relation) -> Result<()> {
-    let forbidden = |c: &&Column| {
-        let floating = matches!(c.pg_type, PgType::Float4 | PgType::Float8);
-        floating || matches!(c.pg_type, PgType::Array(_) | PgType::Interval)
-    };
-    match key_columns(relation).find(forbidden) {
-        None => Ok(()),
-        Some(column) => Err(Error::table(
-            "KEY_TYPE",
-            relation.display(),
-            "Iceberg allows no float, array or interval in the key of a table",
-        )
-        .with_column(&column.name)
-        .with_cure(
-            "ALTER TABLE ... REPLICA IDENTITY USING INDEX with a unique index over other columns, \
-             or leave the table out with `--tables`",
-        )),
     }
 }
 
@@ -236,8 +218,7 @@ pub fn evolve(
     go_on: GoOn,
 ) -> Result<Option<Schema>> {
     check_names(relation)?;
-    check_key_types(relation)?;
-    let key: HashSet<i32> = key_field_ids(relation).into_iter().collect();
+    let key: HashSet<i32> = relation.key_field_ids().into_iter().collect();
     let before: HashSet<i32> = current.identifier_field_ids().collect();
     if key != before && go_on == GoOn::Keep {
         return Err(schema_changed(relation, "the key of the table changed"));
@@ -245,8 +226,10 @@ pub fn evolve(
     let mut fields = Vec::with_capacity(relation.columns.len());
     for field in current.as_struct().fields() {
         let of_the_past = is_column(field.id) && !has_column(relation, field.id);
-        if !(of_the_past && go_on == GoOn::TakeOver) {
-            fields.push(follow(field, relation, key.contains(&field.id))?);
+        // Rows that are replaced by such without it can't have it.
+        let unused_key = field.id == HIDDEN_KEY_FIELD_ID && !relation.has_hidden_key();
+        if !unused_key && !(of_the_past && go_on == GoOn::TakeOver) {
+            fields.push(follow(field, relation, key.contains(&field.id), go_on)?);
         }
     }
     let known = |id: i32| fields.iter().any(|field| field.id == id);
@@ -254,7 +237,11 @@ pub fn evolve(
     let added: Vec<_> =
         added.map(|c| new_field(c, go_on != GoOn::Keep && key.contains(&c.field_id()))).collect();
     let lacks_raw = raw && !known(RAW_FIELD_ID);
+    let lacks_key = relation.has_hidden_key() && !known(HIDDEN_KEY_FIELD_ID);
     fields.extend(added);
+    if lacks_key {
+        fields.push(hidden_key_field());
+    }
     if lacks_raw {
         fields.push(raw_field());
     }
@@ -269,17 +256,30 @@ fn has_column(relation: &Relation, id: i32) -> bool {
 }
 
 /// A field that stands already: history, or a column under its present name.
-fn follow(field: &NestedFieldRef, relation: &Relation, is_key: bool) -> Result<NestedFieldRef> {
+fn follow(
+    field: &NestedFieldRef,
+    relation: &Relation,
+    is_key: bool,
+    go_on: GoOn,
+) -> Result<NestedFieldRef> {
     let mut next = NestedField::clone(field);
-    let column = relation.columns.iter().find(|c| c.field_id() == field.id);
+    let mut columns = relation.columns.iter().enumerate();
+    let column = columns.find(|(_, column)| column.field_id() == field.id);
     if is_column(field.id) {
         next.required = is_key;
     }
-    let Some(column) = column else { return Ok(Arc::new(next)) };
+    let Some((at, column)) = column else { return Ok(Arc::new(next)) };
     let ty = iceberg_type(field.id, &column.pg_type);
     if *field.field_type != ty && !promotes(&field.field_type, &ty) {
         let what = format!("its type was {} in the lake", field.field_type);
         return Err(schema_changed(relation, &what).with_column(&column.name));
+    }
+    // The same number has another text then: 0.1 is 0.10000000149011612.
+    let is_float = *field.field_type == Type::Primitive(PrimitiveType::Float);
+    let stays = go_on == GoOn::Keep;
+    if *field.field_type != ty && is_float && stays && relation.is_in_hidden_key(at) {
+        let what = "a float in the key became a double";
+        return Err(schema_changed(relation, what).with_column(&column.name));
     }
     next.field_type = Box::new(ty);
     next.name.clone_from(&column.name);
@@ -289,7 +289,7 @@ fn follow(field: &NestedFieldRef, relation: &Relation, is_key: bool) -> Result<N
 /// A column of the present has the right to its name: a field of the past goes out of its way.
 fn rename_history(fields: &mut [NestedFieldRef], relation: &Relation) {
     let mut names: HashSet<String> = relation.columns.iter().map(|c| c.name.clone()).collect();
-    names.insert(RAW_COLUMN.to_owned());
+    names.extend([RAW_COLUMN.to_owned(), HIDDEN_KEY.to_owned()]);
     let is_past = |id: i32| is_column(id) && !has_column(relation, id);
     for field in fields.iter_mut().filter(|field| is_past(field.id)) {
         let mut name = field.name.clone();

@@ -17,15 +17,17 @@ use crate::iceberg::lake::Lake;
 use crate::iceberg::row_delta::SegmentFiles;
 use crate::iceberg::schema::{GoOn, assign_versions};
 use crate::iceberg::table_ident;
-use crate::ops::Stats;
+use crate::ops::{Shutdown, Stats};
 use crate::pipeline::{ParquetTarget, refuse_text};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::dsn::Source;
 use crate::postgres::server_error::from_sql;
 use crate::postgres::session::Session;
+use crate::postgres::sql::connect_sql;
 use crate::progress::Lsn;
 
-use super::{ATTEMPTS, copy_tables, exporting, import_snapshot, refuse_unsupported, together};
+use super::slot::export_temporary;
+use super::{ATTEMPTS, copy_tables, import_snapshot, together};
 
 /// What the copy needs to know.
 #[derive(Debug, Clone)]
@@ -36,6 +38,7 @@ pub(crate) struct Context {
     pub(crate) publications: Vec<String>,
     /// The stream sends binary values.
     pub(crate) is_binary: bool,
+    pub(crate) shutdown: Shutdown,
     pub(crate) stats: Arc<Stats>,
 }
 
@@ -69,8 +72,10 @@ pub(crate) async fn copy(
 ) -> Result<Afresh> {
     for _ in 0..ATTEMPTS {
         let mut session = Session::connect(&context.source, "refresh").await?;
-        let name = format!("frazil_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-        let created = session.create_slot(&name, exporting(true)).await?;
+        let looks_on = connect_sql(&context.source, "refresh").await?;
+        let (settings, shutdown) = (&context.settings, &context.shutdown);
+        let created = export_temporary(&looks_on, &mut session, settings, shutdown).await?;
+        drop(looks_on);
         let snapshot = created.snapshot_name.as_deref().unwrap_or_default();
         let client = import_snapshot(&context.source, snapshot).await?;
         let publications = &context.publications;
@@ -101,7 +106,7 @@ async fn place(
     mut table: SourceTable,
     bound: &HashMap<TableIdent, u32>,
 ) -> Result<Fresh> {
-    refuse_unsupported(&table)?;
+    context.settings.choose_key(&mut table.relation);
     if context.is_binary {
         refuse_text(&table.relation, table.relation.columns.iter())?;
     }

@@ -22,10 +22,10 @@ use crate::progress::Lsn;
 
 use super::facts::FACTS_KEY;
 use super::intake::{Intake, TransactionEnd};
+use super::past::Past;
 use super::refresh::Adopted;
 use super::start::Position;
 use super::tables::{Evolution, TableState, Tables};
-use super::toast::Past;
 use super::write::{Ticket, Writers, Written};
 
 /// Tables of a lake commit that are looked at in the catalog at the same time.

@@ -11,7 +11,7 @@ use crate::postgres::catalog::SourceTable;
 use crate::postgres::pgoutput::{WireColumn, WireRelation};
 use crate::postgres::unannounced::Unannounced;
 use crate::window::decode::{DecodedColumn, TupleDecoder, arrow_type};
-use crate::window::relation::{Column, Relation, ReplicaIdentity};
+use crate::window::relation::{Column, KeyForm, Relation, ReplicaIdentity};
 use crate::window::wire::WalTuple;
 
 /// Table property: the source table as of `frazil.position`, as JSON ([`SourceFacts`]).
@@ -150,6 +150,10 @@ fn is_same(column: &Column, wire: &WireColumn) -> bool {
     column.name == wire.name && column.type_oid == wire.type_oid
 }
 
+pub(super) fn lost_column(before: &Relation, now: &Relation) -> bool {
+    before.columns.iter().any(|column| at_attnum(now, column.attnum).is_none())
+}
+
 pub(super) fn at_attnum(relation: &Relation, attnum: i16) -> Option<&Column> {
     relation.columns.iter().find(|column| column.attnum == attnum)
 }
@@ -204,6 +208,10 @@ pub(super) fn relation_from(
         return Err("its key changed".to_owned());
     }
     let identity = replica_identity(wire).unwrap_or(before.identity);
+    let by_whole_row = KeyForm::of(&columns, &key, identity) == KeyForm::WholeRow;
+    if by_whole_row && before.key_form != KeyForm::WholeRow {
+        return Err("its rows are told apart by all their values now".to_owned());
+    }
     Ok(Relation { columns, key, identity, ..before.clone() })
 }
 

@@ -18,6 +18,14 @@ use super::refresh::ResyncWish;
 /// Raw bytes of one segment. Measured (`docs/performance.md`): larger ones cost memory and cache
 /// misses in the fold, smaller ones files.
 pub(crate) const SEGMENT_BYTES: usize = 16 << 20;
+/// [`SEGMENT_BYTES`], or what a test asks for by the fail point `segment_bytes`.
+fn segment_bytes() -> usize {
+    fail::fail_point!("segment_bytes", |bytes| {
+        bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(SEGMENT_BYTES)
+    });
+    SEGMENT_BYTES
+}
+
 /// Room kept beyond that for what a read brings at once.
 const SEGMENT_SLACK: usize = 2 << 20;
 /// 2000-01-01 UTC, from which Postgres counts, in microseconds since 1970-01-01 UTC.
@@ -89,6 +97,7 @@ pub(crate) struct Intake {
     /// The end of the last source transaction that was taken.
     ended_lsn: Lsn,
     max_message_bytes: usize,
+    segment_bytes: usize,
     is_cut: bool,
     /// What had arrived after the cut, from the beginning of a message on.
     after_cut: Vec<u8>,
@@ -114,6 +123,7 @@ impl Intake {
             ahead,
             ended_lsn: resume_lsn,
             max_message_bytes,
+            segment_bytes: segment_bytes(),
             is_cut: false,
             after_cut: Vec::new(),
             frame: 0..0,
@@ -170,7 +180,7 @@ impl Intake {
     /// Goes on to the next event the conductor is needed for.
     pub(crate) fn step(&mut self) -> Result<Step> {
         loop {
-            if self.at >= SEGMENT_BYTES {
+            if self.at >= self.segment_bytes {
                 return Ok(Step::SegmentFull);
             }
             let frame_at = self.at;
@@ -216,7 +226,7 @@ impl Intake {
             Message::Delete { oid, old } => {
                 self.change(oid, |relation, segment| {
                     let (buf, fold) = segment.fold(relation);
-                    fold.delete(buf, old.1)
+                    fold.delete(buf, old)
                 })?;
             }
             Message::Truncate { oids, .. } => self.truncate(&oids)?,

@@ -26,8 +26,8 @@ use crate::progress::Lsn;
 use super::facts::{SourceFacts, Stale};
 use super::held::Held;
 use super::intake::Intake;
+use super::past::Past;
 use super::tables::{TableState, Tables};
-use super::toast::Past;
 use super::write::{TableFiles, Writers, Written};
 
 /// How often a table is copied because it changed its shape while it was copied.

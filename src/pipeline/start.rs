@@ -15,11 +15,12 @@ use crate::iceberg::POSITION_KEY;
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{LedgerRecord, PIPELINE_KEY};
 use crate::initial_snapshot::afresh::Context;
+use crate::initial_snapshot::slot::export_snapshot;
 use crate::ops::{Shutdown, Stats};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::dsn::Source;
 use crate::postgres::publication;
-use crate::postgres::session::{Session, SlotOptions, SystemIdentity};
+use crate::postgres::session::{Session, SystemIdentity};
 use crate::postgres::slot::{self, SlotInfo};
 use crate::postgres::sql::connect_sql;
 use crate::postgres::stream::StreamOptions;
@@ -64,7 +65,11 @@ pub(super) async fn connect(
     let mut session = Session::connect(source, "stream").await?;
     let identity = session.identify_system().await?;
     check_history(&mut session, &identity, &ledger).await?;
-    let lost = slot_lost(fits, is_there, &mut session, settings).await?;
+    // The slot is looked at after the lake: whoever has it may have moved both in between.
+    if fits.is_err() {
+        check_not_moved(lake, committed_lsn).await?;
+    }
+    let lost = slot_lost(fits, (&client, &mut session, is_there), settings, shutdown).await?;
     let publications = publications(&client, settings).await?;
     let source_tables = catalog::load_relations(&client, &publications, None).await?;
     let states = lake_tables(lake).await?;
@@ -73,11 +78,7 @@ pub(super) async fn connect(
     let options = stream_options(settings, committed_lsn, &publications, (version, binary));
     let stream = session.start_replication(&options).await?;
     // The slot is ours only now: whoever had it until then may have moved P.
-    let now = lake.committer.position().await?;
-    if now.map(|record| record.committed_lsn) != Some(committed_lsn) {
-        let message = "another frazil has moved the lake's position; starting again from there";
-        return Err(Error::transient("POSITION_MOVED", message).with_lsn(committed_lsn));
-    }
+    check_not_moved(lake, committed_lsn).await?;
     stats.resumed(committed_lsn);
     let (slot, tables) = (&settings.slot, states.len());
     tracing::info!(slot, position = %committed_lsn, tables, binary, "following the stream");
@@ -89,6 +90,7 @@ pub(super) async fn connect(
         settings: settings.clone(),
         publications: publications.clone(),
         is_binary: binary,
+        shutdown: shutdown.clone(),
         stats: Arc::clone(stats),
     };
     let mut flow = Flow {
@@ -103,6 +105,7 @@ pub(super) async fn connect(
         position: Position { timeline: identity.timeline, system_id: identity.system_id },
         last_commit: Instant::now(),
         feedback: feedback_every(interval),
+        heard: Instant::now(),
         commit_interval: settings.commit_interval,
         until,
         leaving: None,
@@ -114,6 +117,15 @@ pub(super) async fn connect(
     flow.refresh(stale.into_iter().chain(new).collect())?;
     flow.refreshes.resume(&ledger.behind);
     Ok(flow)
+}
+
+async fn check_not_moved(lake: &Lake, committed_lsn: Lsn) -> Result<()> {
+    let now = lake.committer.position().await?;
+    if now.map(|record| record.committed_lsn) == Some(committed_lsn) {
+        return Ok(());
+    }
+    let message = "another frazil has moved the lake's position; starting again from there";
+    Err(Error::transient("POSITION_MOVED", message).with_lsn(committed_lsn))
 }
 
 fn no_position() -> Error {
@@ -135,7 +147,7 @@ fn stream_options(
         messages: version >= VERSION_14,
         streaming: false,
         two_phase: false,
-        origin: None,
+        origin: settings.only_local_origin.then(|| "none".to_owned()),
     }
 }
 
@@ -259,9 +271,9 @@ async fn publications(client: &Client, settings: &Settings) -> Result<Vec<String
 /// slot is made if need be.
 async fn slot_lost(
     fits: Result<()>,
-    is_there: bool,
-    session: &mut Session,
+    (client, session, is_there): (&Client, &mut Session, bool),
     settings: &Settings,
+    shutdown: &Shutdown,
 ) -> Result<Option<&'static str>> {
     let error = match fits {
         Ok(()) => return Ok(None),
@@ -276,8 +288,7 @@ async fn slot_lost(
         if is_there {
             session.drop_slot(&settings.slot).await?;
         }
-        let lasting = SlotOptions::default();
-        session.create_slot(&settings.slot, lasting).await?;
+        export_snapshot(client, session, settings, shutdown).await?;
     }
     Ok(Some("the slot was lost, and changes with it"))
 }

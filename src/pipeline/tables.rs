@@ -20,11 +20,11 @@ use crate::error::{Error, Result};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::pgoutput::WireRelation;
 use crate::progress::Lsn;
-use crate::window::relation::{Column, Relation};
+use crate::window::relation::{Column, KeyForm, Relation};
 
 use super::facts::{
     self, SourceFacts, Stale, at_attnum, compare, constant, has_same_columns, is_described_by,
-    missing_value, refuse_text, relation_from, stale,
+    lost_column, missing_value, refuse_text, relation_from, stale,
 };
 use super::intake::Intake;
 use super::refresh::ResyncWish;
@@ -191,6 +191,12 @@ impl Tables {
                 };
                 constants.push((column.field_id(), value));
             }
+        }
+        if facts.relation.key_form == KeyForm::WholeRow
+            && (!constants.is_empty() || lost_column(before, &facts.relation))
+        {
+            let cause = "a column of a table without a key was dropped, or added with a default";
+            return Ok(Learned::Stale(stale(before, cause)));
         }
         let evolution = Evolution { oid: wire.oid, facts, wire: wire.clone(), constants };
         Ok(Learned::Evolved(Box::new(evolution)))

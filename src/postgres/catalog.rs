@@ -13,7 +13,7 @@ use crate::postgres::pg_types::{PgTypes, load_types};
 use crate::postgres::pgoutput::WireRelation;
 use crate::postgres::server_error::from_sql;
 use crate::postgres::unannounced::{self, Unannounced};
-use crate::window::relation::{Column, Relation, ReplicaIdentity};
+use crate::window::relation::{Column, KeyForm, Relation, ReplicaIdentity};
 
 /// A published table as the catalog has it now.
 #[derive(Debug, Clone, PartialEq)]
@@ -266,6 +266,7 @@ fn table(
             oid: class.get("oid"),
             namespace: class.get("namespace"),
             name: class.get("name"),
+            key_form: KeyForm::of(&columns, &key.indexes, identity),
             columns,
             key: key.indexes,
             identity,

@@ -234,12 +234,8 @@ const BLOCKER_AGE_S: f64 = 5.0;
 async fn check_blockers(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
     let blockers = slot_blockers(client).await?;
     for blocker in blockers.iter().filter(|blocker| blocker.age_s > BLOCKER_AGE_S) {
-        let what = format!(
-            "process {} ({}) has been writing for {:.0} s, and the slot waits for it: {}",
-            blocker.pid, blocker.user, blocker.age_s, blocker.query
-        );
-        let cure = format!("let it commit, or SELECT pg_terminate_backend({})", blocker.pid);
-        findings.push(Finding::warning("SLOT_BLOCKED", what, cure));
+        let what = format!("the slot will wait for {blocker}");
+        findings.push(Finding::warning("SLOT_BLOCKED", what, blocker.cure()));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Postgres: connection, slot, publication, catalog, COPY.
 //!
-//! - [`dsn`], [`sql`], [`session`]: where the source is, and the two kinds of connection to it.
+//! - [`dsn`], [`hosts`], [`sql`], [`session`]: where the source is, and the two kinds of connection
+//!   to it.
 //! - [`stream`], [`pgoutput`]: START_REPLICATION's bytes, and what they say.
 //! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has; [`unannounced`]: what
 //!   changes there without an event.
@@ -11,6 +12,7 @@ pub mod catalog;
 pub mod check;
 mod check_tables;
 pub mod dsn;
+pub mod hosts;
 pub mod pg_types;
 pub mod pgoutput;
 mod pgpass;

@@ -13,6 +13,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::error::{Error, Result};
 use crate::postgres::dsn::Source;
+use crate::postgres::hosts;
 use crate::postgres::server_error::from_sql;
 use crate::postgres::session::{NO_IDLE_TIMEOUT, PINNED};
 use crate::postgres::socket::Socket;
@@ -20,6 +21,11 @@ use crate::postgres::socket::Socket;
 /// Opens a SQL connection with the pinned settings and runs it in a task of its own, which ends
 /// with the client. `application_name` is `frazil/<purpose>`.
 pub async fn connect_sql(source: &Source, purpose: &str) -> Result<Client> {
+    hosts::connect(source, purpose).await
+}
+
+/// The same where the host is decided.
+pub(super) async fn connect_at(source: &Source, purpose: &str) -> Result<Client> {
     let config = config(source, purpose);
     let connecting = async {
         let socket = Socket::open(source).await?;

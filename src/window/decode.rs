@@ -17,6 +17,7 @@ use std::sync::Arc;
 use arrow_array::ArrayRef;
 use arrow_schema::{DataType, Field as ArrowField, TimeUnit};
 
+use super::hidden_key::HiddenKey;
 use super::relation::PgType;
 use super::render::render;
 use super::store::{AnyStore, Store, dispatch};
@@ -56,6 +57,8 @@ pub struct Decoded {
     pub columns: Vec<ArrayRef>,
     /// Values that don't stand in their arrays: by block of rows, then column, then row.
     pub raw: Vec<RawValue>,
+    /// The `_pg_key` of each row, where the table has it.
+    pub key: Option<ArrayRef>,
     /// Rows of each array.
     pub rows: usize,
 }
@@ -63,6 +66,7 @@ pub struct Decoded {
 /// Decodes tuples of one relation, in one version, into columns.
 pub struct TupleDecoder {
     columns: Vec<Option<Column>>,
+    key: Option<HiddenKey>,
     raw: Vec<RawValue>,
     rows: usize,
 }
@@ -83,7 +87,13 @@ impl TupleDecoder {
             about.map(|about| Column::new(index, about)).transpose()
         };
         let columns = columns.into_iter().enumerate().map(column).collect::<Result<_>>()?;
-        Ok(Self { columns, raw: Vec::new(), rows: 0 })
+        Ok(Self { columns, key: None, raw: Vec::new(), rows: 0 })
+    }
+
+    /// The same, and it makes each row's `_pg_key`, where there is one to make.
+    #[must_use]
+    pub fn with_key(self, key: Option<HiddenKey>) -> Self {
+        Self { key, ..self }
     }
 
     /// Decodes the tuples at `cursors` into `buf`, each at its tuple's first field and left behind
@@ -92,6 +102,9 @@ impl TupleDecoder {
         for block in cursors.chunks_mut(BLOCK_ROWS) {
             let first_row = u32::try_from(self.rows).map_err(|_| too_many_rows())?;
             self.rows += block.len();
+            if let Some(key) = &mut self.key {
+                key.fill::<F>(buf, block)?;
+            }
             for column in &mut self.columns {
                 match column {
                     Some(column) => column.fill::<F>(buf, block, first_row, &mut self.raw)?,
@@ -111,7 +124,8 @@ impl TupleDecoder {
         };
         let columns = self.columns.iter_mut().flatten().map(finish).collect::<Result<_>>()?;
         let (raw, rows) = (std::mem::take(&mut self.raw), std::mem::take(&mut self.rows));
-        Ok(Decoded { columns, raw, rows })
+        let key = self.key.as_mut().map(HiddenKey::finish);
+        Ok(Decoded { columns, key, raw, rows })
     }
 }
 

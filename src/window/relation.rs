@@ -69,6 +69,12 @@ impl PgType {
             _ => true,
         }
     }
+
+    /// Whether a key column of this type can be an equality field as it stands. Iceberg forbids
+    /// float, double and nested types there (Iceberg spec, Equality Delete Files).
+    pub fn is_key_type(&self) -> bool {
+        !matches!(self, Self::Float4 | Self::Float8 | Self::Array(_) | Self::Interval)
+    }
 }
 
 /// One published column of a source table.
@@ -124,6 +130,37 @@ pub enum ReplicaIdentity {
     Index,
 }
 
+/// Name of the hidden column that rows are addressed by where their key columns can't be.
+pub const HIDDEN_KEY: &str = "_pg_key";
+/// Field id of [`HIDDEN_KEY`]: behind those of `_pg_raw`.
+pub const HIDDEN_KEY_FIELD_ID: i32 = OWN_FIELD_IDS + 3;
+
+/// How deletes name the rows of a lake table (`docs/types.md`, Keys). It holds for the whole life
+/// of the table's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum KeyForm {
+    /// By its key columns; by nothing where it has none: such a table is only appended to.
+    #[default]
+    Columns,
+    /// By [`HIDDEN_KEY`], made of the texts of its key columns.
+    Hidden,
+    /// By [`HIDDEN_KEY`], made of the whole row: REPLICA IDENTITY FULL without a key, where rows
+    /// may be equal (case 74).
+    WholeRow,
+}
+
+impl KeyForm {
+    /// What a table with this key needs.
+    pub fn of(columns: &[Column], key: &[usize], identity: ReplicaIdentity) -> Self {
+        let fits = |&at: &usize| columns.get(at).is_some_and(|c| c.pg_type.is_key_type());
+        match identity {
+            ReplicaIdentity::Full if key.is_empty() => Self::WholeRow,
+            _ if key.iter().all(fits) => Self::Columns,
+            _ => Self::Hidden,
+        }
+    }
+}
+
 /// A source table: its published columns in wire order and the key its rows are addressed by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relation {
@@ -140,6 +177,9 @@ pub struct Relation {
     pub key: Vec<usize>,
     /// What an UPDATE or DELETE sends of the old row.
     pub identity: ReplicaIdentity,
+    /// How deletes name rows in the lake.
+    #[serde(default)]
+    pub key_form: KeyForm,
 }
 
 impl Relation {
@@ -148,8 +188,33 @@ impl Relation {
         format!("{}.{}", self.namespace, self.name)
     }
 
-    /// Lake field ids of the key, in column order.
+    /// Whether rows are addressed by [`HIDDEN_KEY`].
+    pub fn has_hidden_key(&self) -> bool {
+        self.key_form != KeyForm::Columns
+    }
+
+    /// Addresses rows by [`HIDDEN_KEY`] although the key columns would do: for keys with values
+    /// that the lake's types can't hold (`tables.hidden_key`).
+    pub fn hide_key(&mut self) {
+        if self.key_form == KeyForm::Columns && !self.key.is_empty() {
+            self.key_form = KeyForm::Hidden;
+        }
+    }
+
+    /// Whether the values of this column are part of [`HIDDEN_KEY`].
+    pub fn is_in_hidden_key(&self, column: usize) -> bool {
+        match self.key_form {
+            KeyForm::Columns => false,
+            KeyForm::Hidden => self.key.contains(&column),
+            KeyForm::WholeRow => true,
+        }
+    }
+
+    /// Lake field ids of the fields that deletes name, in column order.
     pub fn key_field_ids(&self) -> Vec<i32> {
+        if self.has_hidden_key() {
+            return vec![HIDDEN_KEY_FIELD_ID];
+        }
         self.key.iter().filter_map(|&at| self.columns.get(at)).map(Column::field_id).collect()
     }
 }

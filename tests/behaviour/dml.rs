@@ -152,18 +152,6 @@ async fn all_in_one_transaction() {
     assert_equal(&mut scene).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn full_identity_without_a_key_is_refused() {
-    for sql in [
-        "CREATE TABLE f(a int, b text); ALTER TABLE f REPLICA IDENTITY FULL",
-        "CREATE TABLE f(a int PRIMARY KEY DEFERRABLE); ALTER TABLE f REPLICA IDENTITY FULL",
-    ] {
-        let scene = Scene::new(&format!("CREATE TABLE t(id int PRIMARY KEY); {sql}")).await;
-        scene.catch_up().exited(1).said("FULL_WITHOUT_KEY").said("public.f");
-        scene.run().arg("--until-caught-up").arg("--tables=*,!public.f").finish().succeeded();
-    }
-}
-
 /// Rows keep their identity when the key's value is one that the lake's type can't hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_value_that_the_lake_cannot_hold_stops() {

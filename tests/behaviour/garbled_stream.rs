@@ -4,11 +4,11 @@
 
 use super::scene::{Scene, stop};
 use crate::support::frazil::{DEADLINE, Frazil};
-use crate::support::wire_proxy::{Sent, WireProxy};
+use crate::support::stream_faults::{Sent, StreamFaults};
 
 const TABLE: &str = "CREATE TABLE t(id int PRIMARY KEY, v text); INSERT INTO t SELECT g, 'old' FROM generate_series(1, 5) g";
 
-pub(super) fn through(scene: &Scene, proxy: &WireProxy) -> Frazil {
+pub(super) fn through(scene: &Scene, proxy: &StreamFaults) -> Frazil {
     let dsn = scene.postgres.dsn();
     let port = scene.postgres.port().to_string();
     assert!(dsn.contains(&port) && !dsn.contains('?'), "{dsn}");
@@ -19,7 +19,7 @@ pub(super) fn through(scene: &Scene, proxy: &WireProxy) -> Frazil {
 /// Changes one INSERT, then every INSERT: the first is mended, the second stops with `code`.
 async fn is_tried_once_more(code: &str, garble: fn(Vec<u8>) -> Vec<u8>) {
     let mut scene = Scene::new(TABLE).await;
-    let proxy = WireProxy::start(scene.postgres.port()).await;
+    let proxy = StreamFaults::start(scene.postgres.port()).await;
     let mut running = super::scene::following(through(&scene, &proxy).spawn());
     let mut once = true;
     proxy.set(move |sent: &Sent<'_>| {
@@ -105,7 +105,7 @@ async fn a_length_of_minus_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_that_is_not_utf8() {
     let mut scene = Scene::new(TABLE).await;
-    let proxy = WireProxy::start(scene.postgres.port()).await;
+    let proxy = StreamFaults::start(scene.postgres.port()).await;
     let running = super::scene::following(through(&scene, &proxy).spawn());
     proxy.set(|sent: &Sent<'_>| {
         let mut message = sent.pgoutput().to_vec();
@@ -122,7 +122,7 @@ async fn a_text_that_is_not_utf8() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_wrong_without_a_fault() {
     let mut scene = Scene::new(TABLE).await;
-    let proxy = WireProxy::start(scene.postgres.port()).await;
+    let proxy = StreamFaults::start(scene.postgres.port()).await;
     let running = super::scene::following(through(&scene, &proxy).spawn());
     proxy.set(|sent: &Sent<'_>| Some(sent.with(sent.pgoutput())));
     scene.sql("INSERT INTO t VALUES (6, 'x'); DELETE FROM t WHERE id = 1").await;

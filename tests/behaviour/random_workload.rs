@@ -1,4 +1,4 @@
-//! A random workload over ten tables, followed in several runs, gives the source's rows: key
+//! A random workload over twelve tables, followed in several runs, gives the source's rows: key
 //! changes, unchanged TOAST, truncates, rollbacks and savepoints included.
 
 use std::time::Duration;

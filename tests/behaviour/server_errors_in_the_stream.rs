@@ -4,12 +4,12 @@
 use super::garbled_stream::through;
 use super::scene::{Scene, following, stop};
 use crate::support::frazil::DEADLINE;
-use crate::support::wire_proxy::{Sent, WireProxy, response};
+use crate::support::stream_faults::{Sent, StreamFaults, response};
 
 const TABLE: &str = "CREATE TABLE t(id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'old')";
 
 /// Answers the first `times` INSERTs with this error.
-fn answers(proxy: &WireProxy, times: usize, sqlstate: &'static str, message: &'static str) {
+fn answers(proxy: &StreamFaults, times: usize, sqlstate: &'static str, message: &'static str) {
     let mut left = times;
     proxy.set(move |sent: &Sent<'_>| {
         if sent.pgoutput()[0] != b'I' || left == 0 {
@@ -24,7 +24,7 @@ fn answers(proxy: &WireProxy, times: usize, sqlstate: &'static str, message: &'s
 #[tokio::test(flavor = "multi_thread")]
 async fn what_passes_is_tried_again() {
     let mut scene = Scene::new(TABLE).await;
-    let proxy = WireProxy::start(scene.postgres.port()).await;
+    let proxy = StreamFaults::start(scene.postgres.port()).await;
     let mut running = following(through(&scene, &proxy).spawn());
     for (id, (times, sqlstate, code)) in [
         (4, "57P01", "UNAVAILABLE"),
@@ -55,7 +55,7 @@ async fn what_passes_is_tried_again() {
 async fn what_never_passes_is_poison() {
     for sqlstate in ["22021", "XX000"] {
         let mut scene = Scene::new(TABLE).await;
-        let proxy = WireProxy::start(scene.postgres.port()).await;
+        let proxy = StreamFaults::start(scene.postgres.port()).await;
         let running = following(through(&scene, &proxy).spawn());
         answers(&proxy, usize::MAX, sqlstate, "invalid memory alloc request size");
         scene.sql("INSERT INTO t VALUES (2, 'poison')").await;
@@ -70,7 +70,7 @@ async fn what_never_passes_is_poison() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_notice_ends_nothing() {
     let mut scene = Scene::new(TABLE).await;
-    let proxy = WireProxy::start(scene.postgres.port()).await;
+    let proxy = StreamFaults::start(scene.postgres.port()).await;
     let running = following(through(&scene, &proxy).spawn());
     proxy.set(|sent: &Sent<'_>| {
         Some(sent.after(&response(b'N', "WARNING", "55000", "a standby is away")))

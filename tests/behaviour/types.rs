@@ -258,12 +258,6 @@ async fn keys_of_every_type_in_text_mode() {
     keyed(&[KEYS, OPAQUE_KEYS].concat(), "binary=false").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_float_key_is_refused_by_name() {
-    let scene = Scene::new("CREATE TABLE f(id float8 PRIMARY KEY, v int)").await;
-    scene.catch_up().exited(1).said("KEY_TYPE").said("public.f").said("[column id]");
-}
-
 /// Arrays over what the comparison has no canonical text for: of a domain, and of a type that is
 /// known by its text only, which is then the text of the whole array.
 #[tokio::test(flavor = "multi_thread")]

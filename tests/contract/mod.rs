@@ -46,7 +46,7 @@ use frazil::iceberg::schema::key_schema;
 use frazil::iceberg::storage::LakeStorage;
 use frazil::iceberg::{Schema, Table, TableIdent, table_ident};
 use frazil::progress::Lsn;
-use frazil::window::relation::{Column, PgType, Relation, ReplicaIdentity};
+use frazil::window::relation::{Column, KeyForm, PgType, Relation, ReplicaIdentity};
 use uuid::Uuid;
 
 pub(crate) use lake::{Lake, on_every_catalog};
@@ -100,6 +100,7 @@ pub(crate) fn relation(name: &str) -> Relation {
         columns: vec![column("id", 1, PgType::Int8), column("v", 2, PgType::Text)],
         key: vec![0],
         identity: ReplicaIdentity::Default,
+        key_form: KeyForm::Columns,
     }
 }
 

@@ -11,7 +11,7 @@ use frazil::iceberg::ledger::ledger_ident;
 use frazil::iceberg::read::LiveRows;
 use frazil::iceberg::row_delta::{RowDelta, SegmentFiles};
 use frazil::iceberg::schema::{GoOn, RAW_COLUMN, assign_versions, evolve, table_schema};
-use frazil::window::relation::PgType;
+use frazil::window::relation::{HIDDEN_KEY, KeyForm, PgType};
 
 use super::{Lake, app, change, column, create, on_every_catalog, relation};
 
@@ -186,10 +186,46 @@ fn what_can_not_be_applied_is_refused() {
     let mut r = relation("t");
     r.key = vec![1];
     assert_eq!(evolve(&schema, &r, false, GoOn::Keep).unwrap_err().code(), "SCHEMA_CHANGED");
+    for own in [RAW_COLUMN, HIDDEN_KEY] {
+        let mut r = relation("t");
+        r.columns[1].name = own.into();
+        assert_eq!(table_schema(&r, false).unwrap_err().code(), "COLUMN_NAME");
+    }
+}
+
+/// The hidden key comes and goes with the rows only.
+#[test]
+fn the_hidden_key_follows_the_rows() {
     let mut r = relation("t");
+    let plain = table_schema(&r, false).unwrap();
+    r.hide_key();
+    let hidden = table_schema(&r, false).unwrap();
+    assert_eq!(hidden.identifier_field_ids().collect::<Vec<_>>(), [1_000_003]);
+    let kept = |schema, r| evolve(schema, r, false, GoOn::Keep);
+    assert!(kept(&hidden, &r).unwrap().is_none());
+    assert_eq!(kept(&plain, &r).unwrap_err().code(), "SCHEMA_CHANGED");
+    let replaced = evolve(&plain, &r, false, GoOn::Replace).unwrap().unwrap();
+    assert!(replaced.field_by_name(HIDDEN_KEY).unwrap().required);
+    assert!(!replaced.field_by_id(1).unwrap().required);
+    let back = evolve(&replaced, &relation("t"), false, GoOn::Replace).unwrap().unwrap();
+    assert!(back.field_by_name(HIDDEN_KEY).is_none());
+    assert_eq!(back.identifier_field_ids().collect::<Vec<_>>(), [1]);
+}
+
+/// A float that becomes a double has the same value, but another text.
+#[test]
+fn a_wider_float_in_the_hidden_key_is_refused() {
+    let mut r = relation("t");
+    r.columns[0].pg_type = PgType::Float4;
+    r.columns[1].pg_type = PgType::Float4;
+    r.key_form = KeyForm::of(&r.columns, &r.key, r.identity);
+    let schema = table_schema(&r, false).unwrap();
+    r.columns[1].pg_type = PgType::Float8;
+    assert!(evolve(&schema, &r, false, GoOn::Keep).unwrap().is_some());
     r.columns[0].pg_type = PgType::Float8;
-    assert_eq!(table_schema(&r, false).unwrap_err().code(), "KEY_TYPE");
-    let mut r = relation("t");
-    r.columns[1].name = RAW_COLUMN.into();
-    assert_eq!(table_schema(&r, false).unwrap_err().code(), "COLUMN_NAME");
+    assert_eq!(evolve(&schema, &r, false, GoOn::Keep).unwrap_err().code(), "SCHEMA_CHANGED");
+    assert!(evolve(&schema, &r, false, GoOn::Replace).unwrap().is_some());
+    let schema = table_schema(&r, false).unwrap();
+    r.columns[0].pg_type = PgType::Float4;
+    assert_eq!(evolve(&schema, &r, false, GoOn::Keep).unwrap_err().code(), "SCHEMA_CHANGED");
 }

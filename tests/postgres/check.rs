@@ -34,8 +34,8 @@ async fn a_source_is_looked_over() {
     has(&findings, Severity::Warning, "NO_KEY", "keyless");
     has(&findings, Severity::Warning, "NO_KEY", "deferrable");
     has(&findings, Severity::Warning, "NO_KEY", "NOTHING");
-    has(&findings, Severity::Blocking, "FULL_WITHOUT_KEY", "full_keyless");
-    has(&findings, Severity::Warning, "FLOAT_KEY", "odd");
+    has(&findings, Severity::Warning, "FULL_WITHOUT_KEY", "full_keyless");
+    has(&findings, Severity::Info, "HIDDEN_KEY", "odd");
     has(&findings, Severity::Warning, "TEXT_MODE", "(p)");
     has(&findings, Severity::Blocking, "ROW_FILTER_IDENTITY", "filtered");
     has(&findings, Severity::Blocking, "KEY_NOT_PUBLISHED", "hidden");
