@@ -15,6 +15,7 @@ mod case_list;
 mod contract;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod ddl;
 mod fuzz;
 mod nessie;
 mod postgres;

@@ -2,6 +2,7 @@
 
 mod check;
 mod check_lake;
+mod ddl_capture;
 mod demo;
 
 mod drop;
@@ -60,6 +61,10 @@ enum Verb {
     SqlHint(sql_hint::SqlHint),
     /// Copy tables afresh while the stream runs.
     Resync(resync::Resync),
+    /// Let the source say in the stream what Postgres itself does not: rewrites, partitions, ...
+    InstallDdlCapture(ddl_capture::CaptureVerb),
+    /// Undo install-ddl-capture.
+    UninstallDdlCapture(ddl_capture::CaptureVerb),
     /// Drop the slot and the publications; the lake stays.
     Drop(drop::DropSource),
     /// Show it on a private Postgres with a shop under load.
@@ -237,6 +242,8 @@ async fn verb(verb: Verb, format: LogFormat) -> Result<ExitCode> {
         Verb::Lake(lake) => lake.run().await,
         Verb::SqlHint(hint) => hint.run().await,
         Verb::Resync(resync) => resync.run().await,
+        Verb::InstallDdlCapture(verb) => verb.install().await,
+        Verb::UninstallDdlCapture(verb) => verb.uninstall().await,
         Verb::Drop(drop) => drop.run().await,
         Verb::Demo(demo) => Box::pin(demo.run(on_terminal)).await,
     }

@@ -14,7 +14,8 @@ use iceberg::spec::{
 use crate::error::{Error, Result};
 use crate::iceberg::lake_error;
 use crate::window::relation::{
-    Column, FIELD_VERSION_IDS, HIDDEN_KEY, HIDDEN_KEY_FIELD_ID, OWN_FIELD_IDS, PgType, Relation,
+    Attribute, Column, FIELD_VERSION_IDS, HIDDEN_KEY, HIDDEN_KEY_FIELD_ID, OWN_FIELD_IDS, PgType,
+    Relation,
 };
 
 /// Name of the map that holds the Postgres text of values which their type can't hold.
@@ -26,6 +27,11 @@ pub const RAW_FIELD_ID: i32 = OWN_FIELD_IDS;
 const NESTED_BASE: i32 = 10_000;
 const NESTED_PER_COLUMN: i32 = 8;
 
+/// The most fields inside a struct that is as large as the user's type: what fits into the ids of
+/// one version for 1,600 columns.
+pub const LARGE_FIELDS_MAX: i32 = 40;
+const LARGE_BASE: i32 = 30_000;
+
 /// The id of the `k`th nested field of the field `id`, in the ids of the same version.
 fn nested_id(id: i32, k: i32) -> i32 {
     let attnum = id % FIELD_VERSION_IDS;
@@ -35,9 +41,7 @@ fn nested_id(id: i32, k: i32) -> i32 {
 /// The Iceberg type of the column whose field is `id`.
 pub fn iceberg_type(id: i32, pg_type: &PgType) -> Type {
     let primitive = match pg_type {
-        PgType::Array(element) => return list_type(id, element),
-        PgType::Interval => return interval_type(id),
-        PgType::Bool => PrimitiveType::Boolean,
+        PgType::Bool | PgType::BitBoolean => PrimitiveType::Boolean,
         PgType::Int2 | PgType::Int4 => PrimitiveType::Int,
         PgType::Int8 | PgType::Oid => PrimitiveType::Long,
         PgType::Xid8 => PrimitiveType::Decimal { precision: 20, scale: 0 },
@@ -47,33 +51,131 @@ pub fn iceberg_type(id: i32, pg_type: &PgType) -> Type {
             precision: u32::from(*precision),
             scale: u32::try_from(*scale).unwrap_or(0),
         },
-        PgType::Bytea => PrimitiveType::Binary,
+        PgType::Money { scale } => {
+            PrimitiveType::Decimal { precision: 19, scale: u32::try_from(*scale).unwrap_or(0) }
+        }
+        PgType::Bytea | PgType::Geometry { .. } => PrimitiveType::Binary,
         PgType::Date => PrimitiveType::Date,
         PgType::Time => PrimitiveType::Time,
         PgType::Timestamp => PrimitiveType::Timestamp,
         PgType::TimestampTz => PrimitiveType::Timestamptz,
         PgType::Uuid => PrimitiveType::Uuid,
-        PgType::NumericText | PgType::Text | PgType::Jsonb | PgType::TimeTz | PgType::Opaque => {
+        PgType::NumericText | PgType::Text | PgType::Json | PgType::Jsonb | PgType::TimeTz => {
             PrimitiveType::String
         }
+        PgType::Trimmed | PgType::IntervalIso | PgType::Composite(_) => PrimitiveType::String,
+        PgType::Written(_) | PgType::AsText(_) | PgType::Opaque => PrimitiveType::String,
+        _ => return nested_type(&mut NestedIds::new(id, pg_type), pg_type),
     };
     Type::Primitive(primitive)
 }
 
-fn list_type(id: i32, element: &PgType) -> Type {
-    let element = iceberg_type(id, element);
-    Type::List(ListType::new(NestedField::list_element(nested_id(id, 0), element, false).into()))
+/// Gives the ids of the fields inside one column.
+struct NestedIds {
+    id: i32,
+    /// How many were given; `None` where each has a number by what it is.
+    counted: Option<i32>,
 }
 
-fn interval_type(id: i32) -> Type {
-    let field = |k, name: &str, primitive| -> NestedFieldRef {
-        NestedField::optional(nested_id(id, k), name, Type::Primitive(primitive)).into()
-    };
-    Type::Struct(StructType::new(vec![
-        field(1, "months", PrimitiveType::Int),
-        field(2, "days", PrimitiveType::Int),
-        field(3, "micros", PrimitiveType::Long),
-    ]))
+impl NestedIds {
+    /// For the column `id`. Types that were there first have eight ids, of which each field has one
+    /// of its own; structs that are as large as the user's type are counted through.
+    fn new(id: i32, pg_type: &PgType) -> Self {
+        let large =
+            matches!(pg_type, PgType::Struct(_) | PgType::RangeStruct(_) | PgType::Nested(..));
+        Self { id, counted: large.then_some(0) }
+    }
+
+    /// The id of the field that has the number `k` (1 to 8) in a small type.
+    fn next(&mut self, k: i32) -> i32 {
+        let Some(counted) = &mut self.counted else { return nested_id(self.id, k) };
+        *counted += 1;
+        let attnum = self.id % FIELD_VERSION_IDS;
+        self.id - attnum + LARGE_BASE + attnum * LARGE_FIELDS_MAX + *counted - 1
+    }
+}
+
+/// How many fields there are inside a column of this type.
+pub fn nested_fields(pg_type: &PgType) -> usize {
+    match pg_type {
+        PgType::Interval => 3,
+        PgType::Point | PgType::Hstore => 2,
+        PgType::Vector | PgType::HalfVector => 1,
+        PgType::Array(element) => 1 + nested_fields(element),
+        PgType::Nested(element, depth) => usize::from(*depth) + nested_fields(element),
+        PgType::RangeStruct(element) => 5 + 2 * nested_fields(element),
+        PgType::Struct(attributes) => {
+            attributes.iter().map(|attribute| 1 + nested_fields(&attribute.pg_type)).sum()
+        }
+        _ => 0,
+    }
+}
+
+/// A type with fields inside.
+fn nested_type(ids: &mut NestedIds, pg_type: &PgType) -> Type {
+    let primitive = |p| move |_: &mut NestedIds| Type::Primitive(p);
+    match pg_type {
+        PgType::Array(element) => list_type(ids, |ids| nested_type(ids, element)),
+        PgType::Nested(element, depth) => list_type(ids, |ids| match depth {
+            0..=2 => list_type(ids, |ids| nested_type(ids, element)),
+            _ => nested_type(ids, &PgType::Nested(element.clone(), depth - 1)),
+        }),
+        PgType::Vector | PgType::HalfVector => list_type(ids, primitive(PrimitiveType::Float)),
+        PgType::Interval => {
+            let (int, long) = (PrimitiveType::Int, PrimitiveType::Long);
+            let part = |ids: &mut NestedIds, k, name: &str, p: &PrimitiveType| {
+                optional(ids.next(k), name, Type::Primitive(p.clone()))
+            };
+            Type::Struct(StructType::new(vec![
+                part(ids, 1, "months", &int),
+                part(ids, 2, "days", &int),
+                part(ids, 3, "micros", &long),
+            ]))
+        }
+        PgType::Point => {
+            let double = || Type::Primitive(PrimitiveType::Double);
+            let fields =
+                vec![optional(ids.next(1), "x", double()), optional(ids.next(2), "y", double())];
+            Type::Struct(StructType::new(fields))
+        }
+        PgType::Hstore => {
+            let string = || Type::Primitive(PrimitiveType::String);
+            let key = NestedField::map_key_element(ids.next(1), string());
+            let value = NestedField::map_value_element(ids.next(2), string(), false);
+            Type::Map(MapType::new(key.into(), value.into()))
+        }
+        PgType::Struct(attributes) => {
+            let field = |a: &Attribute| {
+                let id = ids.next(1);
+                optional(id, &a.name, nested_type(ids, &a.pg_type))
+            };
+            Type::Struct(StructType::new(attributes.iter().map(field).collect()))
+        }
+        PgType::RangeStruct(element) => {
+            let mut field = |name: &str, t: &PgType| {
+                let id = ids.next(1);
+                optional(id, name, nested_type(ids, t))
+            };
+            Type::Struct(StructType::new(vec![
+                field("empty", &PgType::Bool),
+                field("lower", element),
+                field("upper", element),
+                field("lower_inc", &PgType::Bool),
+                field("upper_inc", &PgType::Bool),
+            ]))
+        }
+        _ => iceberg_type(ids.id, pg_type),
+    }
+}
+
+fn list_type(ids: &mut NestedIds, element: impl FnOnce(&mut NestedIds) -> Type) -> Type {
+    let id = ids.next(0);
+    let element = element(ids);
+    Type::List(ListType::new(NestedField::list_element(id, element, false).into()))
+}
+
+fn optional(id: i32, name: &str, t: Type) -> NestedFieldRef {
+    NestedField::optional(id, name, t).into()
 }
 
 fn raw_field() -> NestedFieldRef {
@@ -118,7 +220,14 @@ pub fn table_schema(relation: &Relation, raw: bool) -> Result<Schema> {
 fn new_field(column: &Column, required: bool) -> NestedFieldRef {
     let id = column.field_id();
     let ty = iceberg_type(id, &column.pg_type);
-    NestedField::new(id, &column.name, ty, required).into()
+    let field = NestedField::new(id, &column.name, ty, required);
+    match &column.pg_type {
+        PgType::Geometry { srid: Some(srid) } => {
+            field.with_doc(format!("ISO WKB, SRID {srid}")).into()
+        }
+        PgType::Geometry { srid: None } => field.with_doc("EWKB, each value with its SRID").into(),
+        _ => field.into(),
+    }
 }
 
 fn build(fields: Vec<NestedFieldRef>, key: &HashSet<i32>, schema_id: i32) -> Result<Schema> {

@@ -11,7 +11,7 @@ use crate::postgres::catalog::SourceTable;
 use crate::postgres::pgoutput::{WireColumn, WireRelation};
 use crate::postgres::unannounced::Unannounced;
 use crate::window::decode::{DecodedColumn, TupleDecoder, arrow_type};
-use crate::window::relation::{Column, KeyForm, Relation, ReplicaIdentity};
+use crate::window::relation::{Column, KeyForm, PgType, Relation, ReplicaIdentity};
 use crate::window::wire::WalTuple;
 
 /// Table property: the source table as of `frazil.position`, as JSON ([`SourceFacts`]).
@@ -109,6 +109,52 @@ pub(super) fn unannounced(facts: &SourceFacts, now: &SourceTable) -> Option<&'st
     facts.unannounced.as_ref().and_then(|known| known.differs(&now.unannounced))
 }
 
+/// Why the lake can't follow what was announced of a table, apart from its shape. A rewrite that
+/// `keeps_values` is none.
+pub(super) fn differs_announced(
+    facts: &SourceFacts,
+    now: &SourceTable,
+    keeps_values: bool,
+) -> Option<&'static str> {
+    match keeps_values {
+        false => unannounced(facts, now),
+        true => facts.unannounced.as_ref().and_then(|known| known.differs(&now.unannounced)),
+    }
+}
+
+/// The shape that a table was announced to have, where the lake can go on with it: attribute
+/// numbers tell a column from another one of the same name.
+pub(super) fn announced_relation(
+    before: &Relation,
+    now: &Relation,
+) -> std::result::Result<Relation, String> {
+    let mut columns = Vec::with_capacity(now.columns.len());
+    for column in &now.columns {
+        let field_version = match at_attnum(before, column.attnum) {
+            Some(old) if !is_or_promotes(old, column) => {
+                return Err(format!("the column {} has another type", column.name));
+            }
+            Some(old) => old.field_version,
+            None => generation(before),
+        };
+        columns.push(Column { field_version, ..column.clone() });
+    }
+    if key_attnums(before) != key_attnums(now) {
+        return Err("its key changed".to_owned());
+    }
+    let form = KeyForm::of(&columns, &now.key, now.identity);
+    if form == KeyForm::WholeRow && before.key_form != form {
+        return Err("REPLICA IDENTITY FULL identifies its rows from now on".to_owned());
+    }
+    let (key, identity) = (now.key.clone(), now.identity);
+    Ok(Relation { columns, key, identity, ..before.clone() })
+}
+
+fn key_attnums(relation: &Relation) -> Vec<i16> {
+    let column = |&at: &usize| relation.columns.get(at).map(|column| column.attnum);
+    relation.key.iter().filter_map(column).collect()
+}
+
 /// A column that only text mode can carry: the stream has to be started again in it.
 pub(crate) fn refuse_text<'a>(
     relation: &Relation,
@@ -150,10 +196,6 @@ fn is_same(column: &Column, wire: &WireColumn) -> bool {
     column.name == wire.name && column.type_oid == wire.type_oid
 }
 
-pub(super) fn lost_column(before: &Relation, now: &Relation) -> bool {
-    before.columns.iter().any(|column| at_attnum(now, column.attnum).is_none())
-}
-
 pub(super) fn at_attnum(relation: &Relation, attnum: i16) -> Option<&Column> {
     relation.columns.iter().find(|column| column.attnum == attnum)
 }
@@ -179,7 +221,7 @@ pub(super) fn relation_from(
             (Some(known), None) => known,
         };
         let field_version = match at_attnum(before, column.attnum) {
-            Some(old) if !is_or_promotes(old, column) => {
+            Some(old) if !is_or_promotes(old, column) || has_other_text(before, old, column) => {
                 return Err(format!("the column {name} has another type"));
             }
             Some(old) => old.field_version,
@@ -187,10 +229,6 @@ pub(super) fn relation_from(
         };
         columns.push(Column { field_version, ..column.clone() });
     }
-    let key_attnums = |relation: &Relation| -> Vec<i16> {
-        let column = |&at: &usize| relation.columns.get(at).map(|column| column.attnum);
-        relation.key.iter().filter_map(column).collect()
-    };
     let wanted = key_attnums(before);
     if fresh.is_some_and(|fresh| key_attnums(fresh) != wanted) {
         return Err("its key changed".to_owned());
@@ -208,9 +246,9 @@ pub(super) fn relation_from(
         return Err("its key changed".to_owned());
     }
     let identity = replica_identity(wire).unwrap_or(before.identity);
-    let by_whole_row = KeyForm::of(&columns, &key, identity) == KeyForm::WholeRow;
-    if by_whole_row && before.key_form != KeyForm::WholeRow {
-        return Err("its rows are told apart by all their values now".to_owned());
+    let form = KeyForm::of(&columns, &key, identity);
+    if form == KeyForm::WholeRow && before.key_form != form {
+        return Err("REPLICA IDENTITY FULL identifies its rows from now on".to_owned());
     }
     Ok(Relation { columns, key, identity, ..before.clone() })
 }
@@ -218,6 +256,22 @@ pub(super) fn relation_from(
 fn is_or_promotes(old: &Column, new: &Column) -> bool {
     let lake = |column: &Column| iceberg_type(old.field_id(), &column.pg_type);
     old.pg_type == new.pg_type || promotes(&lake(old), &lake(new))
+}
+
+/// Whether values of a hidden key are written otherwise from now on: the float 0.1 is the double
+/// 0.10000000149011612.
+fn has_other_text(before: &Relation, old: &Column, new: &Column) -> bool {
+    let is_float = |column: &Column| column.pg_type == PgType::Float4;
+    let at = before.columns.iter().position(|column| column.attnum == old.attnum);
+    is_float(old) && !is_float(new) && at.is_some_and(|at| before.is_in_hidden_key(at))
+}
+
+/// Whether what the rows are addressed by goes on as it was: where whole rows are, a column that is
+/// dropped takes its values with it, and the `constants` of a new one come into older rows.
+pub(super) fn keeps_whole_rows(before: &Relation, now: &Relation, constants: usize) -> bool {
+    let is_there = |column: &Column| at_attnum(now, column.attnum).is_some();
+    let same = constants == 0 && before.columns.iter().all(is_there);
+    same || now.key_form != KeyForm::WholeRow
 }
 
 /// The version that a new column gets: that of the table, which may not be its name's first.

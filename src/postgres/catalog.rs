@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
+use crate::postgres::catalog_rows::{Attribute, Class, KeyIndex};
 use crate::postgres::pg_types::{PgTypes, load_types};
 use crate::postgres::pgoutput::WireRelation;
 use crate::postgres::server_error::from_sql;
@@ -98,23 +99,23 @@ async fn assemble(
     let classes = client.query(CLASSES, &[&oids]).await.map_err(from_sql)?;
     let attributes = client.query(&attributes_sql(version), &[&oids]).await.map_err(from_sql)?;
     let keys = client.query(KEYS, &[&oids]).await.map_err(from_sql)?;
-    let types = load_types(client, attributes.iter().map(|row| row.get("atttypid"))).await?;
-    let (attributes, keys) = (by_oid(&attributes), by_oid(&keys));
+    let types =
+        load_types(client, version, attributes.iter().map(|row| row.get("atttypid"))).await?;
+    let (attributes, keys) = (by_oid(&attributes, Attribute::of), by_oid(&keys, KeyIndex::of));
     let mut tables = Vec::with_capacity(classes.len());
-    for class in &classes {
-        let oid: u32 = class.get("oid");
-        let Some(published) = published.get(&oid) else { continue };
-        let attributes = attributes.get(&oid).map(Vec::as_slice).unwrap_or_default();
-        let keys = keys.get(&oid).map(Vec::as_slice).unwrap_or_default();
-        tables.push(table(class, attributes, keys, published, &types)?);
+    for class in classes.iter().map(Class::of) {
+        let Some(published) = published.get(&class.oid) else { continue };
+        let attributes = attributes.get(&class.oid).map(Vec::as_slice).unwrap_or_default();
+        let keys = keys.get(&class.oid).map(Vec::as_slice).unwrap_or_default();
+        tables.push(table(&class, attributes, keys, published, &types)?);
     }
     Ok(tables)
 }
 
-fn by_oid(rows: &[Row]) -> HashMap<u32, Vec<&Row>> {
-    let mut grouped: HashMap<u32, Vec<&Row>> = HashMap::new();
+fn by_oid<T>(rows: &[Row], of: impl Fn(&Row) -> T) -> HashMap<u32, Vec<T>> {
+    let mut grouped: HashMap<u32, Vec<T>> = HashMap::new();
     for row in rows {
-        grouped.entry(row.get("oid")).or_default().push(row);
+        grouped.entry(row.get("oid")).or_default().push(of(row));
     }
     grouped
 }
@@ -188,7 +189,7 @@ const KEYS: &str = "\
 
 /// What the publications show of a table.
 #[derive(Debug, Default)]
-struct Published {
+pub(super) struct Published {
     /// Column names; `None`: all but generated ones.
     columns: Option<Vec<String>>,
     row_filter: Option<String>,
@@ -205,7 +206,7 @@ impl Published {
     }
 
     /// Several publications are united: no filter in one is no filter at all.
-    fn add(&mut self, columns: Option<Vec<String>>, row_filter: Option<String>) {
+    pub(super) fn add(&mut self, columns: Option<Vec<String>>, row_filter: Option<String>) {
         if !self.seen {
             *self = Self { columns, row_filter, seen: true };
             return;
@@ -247,79 +248,70 @@ async fn published(
     Ok(found)
 }
 
-fn table(
-    class: &Row,
-    attributes: &[&Row],
-    keys: &[&Row],
+/// The table that these rows describe.
+pub(super) fn table(
+    class: &Class,
+    attributes: &[Attribute],
+    keys: &[KeyIndex],
     published: &Published,
     types: &PgTypes,
 ) -> Result<SourceTable> {
-    let shown: Vec<&Row> = attributes.iter().copied().filter(|a| is_shown(a, published)).collect();
-    let columns: Vec<Column> = shown.iter().map(|row| column(row, types)).collect();
-    let identity = identity(first_char(class, "identity"))?;
+    let shown: Vec<&Attribute> = attributes.iter().filter(|a| is_shown(a, published)).collect();
+    let columns: Vec<Column> = shown.iter().map(|attribute| column(attribute, types)).collect();
+    let identity = identity(class.identity)?;
     let key = Key::choose(identity, attributes, keys, &columns);
-    let xmins = attributes
-        .iter()
-        .map(|row| format!("{}:{}", row.get::<_, i16>("attnum"), row.get::<_, &str>("xmin")));
+    let xmins = attributes.iter().map(|column| format!("{}:{}", column.attnum, column.xmin));
     Ok(SourceTable {
         relation: Relation {
-            oid: class.get("oid"),
-            namespace: class.get("namespace"),
-            name: class.get("name"),
+            oid: class.oid,
+            namespace: class.namespace.clone(),
+            name: class.name.clone(),
             key_form: KeyForm::of(&columns, &key.indexes, identity),
             columns,
             key: key.indexes,
             identity,
         },
-        relfilenode: class.get("relfilenode"),
+        relfilenode: class.relfilenode,
         attribute_xmins: xmins.collect::<Vec<_>>().join(","),
-        kind: first_char(class, "kind"),
-        is_partition: class.get("is_partition"),
-        persistence: first_char(class, "persistence"),
+        kind: class.kind,
+        is_partition: class.is_partition,
+        persistence: class.persistence,
         row_filter: published.row_filter.clone(),
-        missing: shown.iter().map(|row| column_default(row)).collect(),
-        estimated_rows: class.get("estimated_rows"),
-        relpages: class.get("relpages"),
+        missing: shown.iter().map(|attribute| column_default(attribute)).collect(),
+        estimated_rows: class.estimated_rows,
+        relpages: class.relpages,
         unpublished_key: key.unpublished,
         deferrable_key: key.deferrable,
         unannounced: Unannounced { published: published.restrictions(), ..Unannounced::default() },
     })
 }
 
-fn is_shown(attribute: &Row, published: &Published) -> bool {
-    let name: &str = attribute.get("name");
+fn is_shown(attribute: &Attribute, published: &Published) -> bool {
     match &published.columns {
-        Some(columns) => {
-            !attribute.get::<_, bool>("hidden") && columns.iter().any(|column| column == name)
-        }
-        None => !attribute.get::<_, bool>("generated"),
+        Some(columns) => !attribute.hidden && columns.contains(&attribute.name),
+        None => !attribute.generated,
     }
 }
 
-fn column(row: &Row, types: &PgTypes) -> Column {
-    let (type_oid, typmod) = (row.get("atttypid"), row.get("atttypmod"));
+fn column(attribute: &Attribute, types: &PgTypes) -> Column {
     Column {
-        name: row.get("name"),
-        attnum: row.get("attnum"),
-        type_oid,
-        typmod,
-        pg_type: types.resolve(type_oid, typmod),
-        toastable: row.get("toastable"),
+        name: attribute.name.clone(),
+        attnum: attribute.attnum,
+        type_oid: attribute.type_oid,
+        typmod: attribute.typmod,
+        pg_type: types.resolve(attribute.type_oid, attribute.typmod),
+        toastable: attribute.toastable,
         field_version: 0,
     }
 }
 
-fn column_default(row: &Row) -> ColumnDefault {
+fn column_default(attribute: &Attribute) -> ColumnDefault {
     ColumnDefault {
-        attnum: row.get("attnum"),
-        has_missing: row.get("has_missing"),
-        missing: row.get("missing"),
-        has_default: row.get("has_default"),
+        attnum: attribute.attnum,
+        has_missing: attribute.has_missing,
+        missing: attribute.missing.clone(),
+        has_default: attribute.has_default,
     }
-}
-
-fn first_char(row: &Row, name: &str) -> char {
-    row.get::<_, &str>(name).chars().next().unwrap_or(' ')
 }
 
 fn identity(letter: char) -> Result<ReplicaIdentity> {
@@ -344,30 +336,30 @@ impl Key {
     /// DEFAULT and FULL: the primary key, only if it is immediate. INDEX: that index's columns.
     fn choose(
         identity: ReplicaIdentity,
-        attributes: &[&Row],
-        keys: &[&Row],
+        attributes: &[Attribute],
+        keys: &[KeyIndex],
         columns: &[Column],
     ) -> Self {
-        let flag = match identity {
-            ReplicaIdentity::Nothing => return Self::default(),
-            ReplicaIdentity::Index => "is_identity",
-            ReplicaIdentity::Default | ReplicaIdentity::Full => "is_primary",
+        let is_it = |key: &&KeyIndex| match identity {
+            ReplicaIdentity::Nothing => false,
+            ReplicaIdentity::Index => key.is_identity,
+            ReplicaIdentity::Default | ReplicaIdentity::Full => key.is_primary,
         };
-        let Some(index) = keys.iter().find(|key| key.get::<_, bool>(flag)) else {
+        let Some(index) = keys.iter().find(is_it) else {
             return Self::default();
         };
-        if !index.get::<_, bool>("is_immediate") {
+        if !index.is_immediate {
             return Self { deferrable: true, ..Self::default() };
         }
-        let attnums: Vec<i16> = index.get("attnums");
         let place = |attnum: &i16| columns.iter().position(|column| column.attnum == *attnum);
-        let hidden: Vec<i16> = attnums.iter().copied().filter(|a| place(a).is_none()).collect();
+        let hidden: Vec<i16> =
+            index.attnums.iter().copied().filter(|a| place(a).is_none()).collect();
         if !hidden.is_empty() {
-            let hidden = attributes.iter().filter(|row| hidden.contains(&row.get("attnum")));
-            let unpublished = hidden.map(|row| row.get("name")).collect();
+            let hidden = attributes.iter().filter(|column| hidden.contains(&column.attnum));
+            let unpublished = hidden.map(|column| column.name.clone()).collect();
             return Self { unpublished, ..Self::default() };
         }
-        let mut indexes: Vec<usize> = attnums.iter().filter_map(place).collect();
+        let mut indexes: Vec<usize> = index.attnums.iter().filter_map(place).collect();
         indexes.sort_unstable();
         Self { indexes, ..Self::default() }
     }

@@ -5,12 +5,16 @@
 //! - [`stream`], [`pgoutput`]: START_REPLICATION's bytes, and what they say.
 //! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has; [`unannounced`]: what
 //!   changes there without an event.
+//! - [`ddl_capture`], [`ddl_message`]: event triggers on the source, and what they say in the stream.
 //! - [`check`]: whether all that is fit to be replicated.
 //! - [`server_error`]: what Postgres's errors mean for frazil.
 
 pub mod catalog;
+mod catalog_rows;
 pub mod check;
 mod check_tables;
+pub mod ddl_capture;
+pub mod ddl_message;
 pub mod dsn;
 pub mod hosts;
 pub mod pg_types;

@@ -25,7 +25,7 @@ use crate::progress::Lsn;
 
 /// Settings that decide how values look (case 59), set at start-up so that no role or database
 /// setting can come between.
-pub(super) const PINNED: [(&str, &str); 11] = [
+pub(super) const PINNED: [(&str, &str); 12] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -36,9 +36,13 @@ pub(super) const PINNED: [(&str, &str); 11] = [
     ("statement_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
     ("search_path", ""),
+    ("lc_monetary", "C"),
     // A warning may mean that changes are left out.
     ("client_min_messages", "warning"),
 ];
+
+/// SQL sessions pin this one after the login, so that RESET still shows what the database has.
+pub(super) const PIN_MONETARY: &str = "SET lc_monetary = 'C'";
 
 /// Pinned too, where the server has it (14 and later); at start-up 13 would refuse it.
 pub(super) const NO_IDLE_TIMEOUT: &str = "\

@@ -32,9 +32,11 @@ pub enum PgType {
     },
     /// `numeric` without a limit, or wider than 38 digits: its canonical text
     NumericText,
-    /// Types whose binary form is their UTF-8 text: text, varchar, bpchar, name, xml, json, "char",
+    /// Types whose binary form is their UTF-8 text: text, varchar, bpchar, name, xml, "char",
     /// citext, enum labels, refcursor, unknown
     Text,
+    /// `json`: its text, byte for byte
+    Json,
     /// `jsonb`: a version byte, then text
     Jsonb,
     /// `bytea`
@@ -55,9 +57,102 @@ pub enum PgType {
     Uuid,
     /// A one-dimensional array of a non-array type
     Array(Box<PgType>),
+    /// An array of this many dimensions, 2 to 6, as lists of lists (override `list<list<...>>`)
+    Nested(Box<PgType>, u8),
+    /// `money`: units of 10^-scale, stored as decimal(19,scale). The scale is that of
+    /// `lc_monetary`; the text form is read under `lc_monetary = C` only.
+    Money {
+        /// Digits after the point, 0 to 10.
+        scale: i8,
+    },
+    /// `point`: struct of x and y
+    Point,
+    /// `hstore`: map of string to optional string
+    Hstore,
+    /// pgvector's `vector`: list of floats
+    Vector,
+    /// pgvector's `halfvec`: list of floats
+    HalfVector,
+    /// PostGIS's `geometry` and `geography`: ISO WKB where the type modifier fixes the SRID, EWKB
+    /// elsewhere
+    Geometry {
+        /// The SRID of every value.
+        srid: Option<i32>,
+    },
+    /// `bit(1)` as a boolean (override)
+    BitBoolean,
+    /// `char(n)` without its padding (override `trim`)
+    Trimmed,
+    /// `interval` as ISO 8601 text (override `iso8601`)
+    IntervalIso,
+    /// A composite type: the JSON object that `row_to_json` makes of it
+    Composite(Vec<Attribute>),
+    /// A composite type as a struct of its attributes (override `struct`)
+    Struct(Vec<Attribute>),
+    /// A range as a struct of empty, lower, upper, lower_inc, upper_inc (override `struct`)
+    RangeStruct(Box<PgType>),
+    /// A type whose canonical text frazil writes from its binary form
+    Written(Box<TextForm>),
+    /// Any type as its Postgres text (override `string`)
+    AsText(Box<PgType>),
     /// Any other type: stored as its Postgres text. Its binary form is not known, so a stream that
     /// has one of these runs in text mode, and a COPY casts the column to text.
     Opaque,
+}
+
+/// An attribute of a composite type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attribute {
+    /// `pg_attribute.attname`.
+    pub name: String,
+    /// `pg_attribute.atttypid`: each field of a binary value names it.
+    pub type_oid: u32,
+    /// How its values are stored.
+    pub pg_type: PgType,
+}
+
+/// Types that are stored as their text, which frazil writes from the binary form exactly as the
+/// type's output function does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TextForm {
+    /// `bit(n)`, `varbit`: zeros and ones
+    Bits,
+    /// `inet`, `cidr`
+    Network,
+    /// `macaddr`, `macaddr8`
+    Mac,
+    /// `pg_lsn`
+    Lsn,
+    /// `tid`
+    Tid,
+    /// `line`
+    Line,
+    /// `lseg`
+    Segment,
+    /// `box`
+    Box,
+    /// `path`
+    Path,
+    /// `polygon`
+    Polygon,
+    /// `circle`
+    Circle,
+    /// `int2vector`, `oidvector`: an array whose elements are parted by spaces
+    Words(PgType),
+    /// `tsvector`
+    TsVector,
+    /// `tsquery`
+    TsQuery,
+    /// `jsonpath`, `ltree`, `lquery`, `ltxtquery`: a version byte, then text
+    Versioned,
+    /// `pg_snapshot`, `txid_snapshot`
+    Snapshot,
+    /// pgvector's `sparsevec`
+    SparseVector,
+    /// A range over a type
+    Range(PgType),
+    /// A multirange over a type
+    Multirange(PgType),
 }
 
 impl PgType {
@@ -65,7 +160,17 @@ impl PgType {
     pub fn has_binary_form(&self) -> bool {
         match self {
             PgType::Opaque => false,
-            PgType::Array(element) => element.has_binary_form(),
+            PgType::Array(t)
+            | PgType::Nested(t, _)
+            | PgType::RangeStruct(t)
+            | PgType::AsText(t) => t.has_binary_form(),
+            PgType::Composite(attributes) | PgType::Struct(attributes) => {
+                attributes.iter().all(|attribute| attribute.pg_type.has_binary_form())
+            }
+            PgType::Written(form) => match form.as_ref() {
+                TextForm::Range(t) | TextForm::Multirange(t) => t.has_binary_form(),
+                _ => true,
+            },
             _ => true,
         }
     }
@@ -73,7 +178,28 @@ impl PgType {
     /// Whether a key column of this type can be an equality field as it stands. Iceberg forbids
     /// float, double and nested types there (Iceberg spec, Equality Delete Files).
     pub fn is_key_type(&self) -> bool {
-        !matches!(self, Self::Float4 | Self::Float8 | Self::Array(_) | Self::Interval)
+        match self {
+            PgType::Float4 | PgType::Float8 => false,
+            PgType::Interval | PgType::Array(_) | PgType::Nested(..) | PgType::Point => false,
+            PgType::Hstore | PgType::Vector | PgType::HalfVector => false,
+            PgType::Struct(_) | PgType::RangeStruct(_) => false,
+            _ => true,
+        }
+    }
+
+    /// What parts the elements of an array's text (`pg_type.typdelim`).
+    pub fn delimiter(&self) -> u8 {
+        match self {
+            PgType::Written(form) if matches!(form.as_ref(), TextForm::Box) => b';',
+            PgType::Geometry { .. } => b':',
+            PgType::AsText(t) => t.delimiter(),
+            _ => b',',
+        }
+    }
+
+    /// `form`, which is known.
+    pub fn written(form: TextForm) -> Self {
+        PgType::Written(Box::new(form))
     }
 }
 

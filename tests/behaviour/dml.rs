@@ -113,6 +113,7 @@ async fn assert_equal(scene: &mut Scene) {
     assert_eq!(lake, scene.sql("SELECT count(*) FROM ONLY parent").await);
 }
 
+// cases: 63 64 65 66 67 68 70 71 72 81 82 84 85 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn each_transaction_in_a_window_of_its_own() {
     let mut scene = Scene::new(SCHEMA).await;
@@ -128,6 +129,7 @@ async fn each_transaction_in_a_window_of_its_own() {
     stop(frazil);
 }
 
+// cases: 63 64 65 66 67 68 70 71 72 81 82 84 85 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn all_transactions_in_one_window() {
     let mut scene = Scene::new(SCHEMA).await;
@@ -139,6 +141,7 @@ async fn all_transactions_in_one_window() {
     assert_equal(&mut scene).await;
 }
 
+// cases: 63 64 65 66 67 68 70 71 72 81 82 84 85 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn all_in_one_transaction() {
     let mut scene = Scene::new(SCHEMA).await;
@@ -153,6 +156,7 @@ async fn all_in_one_transaction() {
 }
 
 /// Rows keep their identity when the key's value is one that the lake's type can't hold.
+// cases: 46 stops KEY_VALUE
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_value_that_the_lake_cannot_hold_stops() {
     let mut scene = Scene::new(

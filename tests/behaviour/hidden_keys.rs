@@ -107,15 +107,13 @@ async fn follow(text_mode: bool) {
     stop(running);
 }
 
-// cases: 69 holds
-// cases: 68 holds
+// cases: 68 69 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn every_key_in_binary_mode() {
     follow(false).await;
 }
 
-// cases: 69 holds
-// cases: 68 holds
+// cases: 68 69 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn every_key_in_text_mode() {
     follow(true).await;

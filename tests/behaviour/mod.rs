@@ -1,5 +1,6 @@
 //! What frazil does, seen from outside: the binary, a real Postgres, an independent reader.
 
+mod archive;
 mod bad_input;
 mod bank_transfer;
 mod ddl;
@@ -21,4 +22,4 @@ mod server_errors_in_the_stream;
 mod snapshot_with_writers;
 mod stored_values;
 mod toast;
-mod types;
+pub(crate) mod types;

@@ -12,6 +12,7 @@ use crate::support::workload::Workload;
 const CHANGES: usize = 20_000;
 const SEED: u64 = 20_261_121;
 
+// cases: 63 64 65 66 67 68 69 70 71 72 74 76 77 78 80 81 holds
 // cases: 63 65 67 76 81 125 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lake_equals_the_source_after_a_random_workload() {

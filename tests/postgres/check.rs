@@ -24,6 +24,7 @@ fn has(findings: &[Finding], severity: Severity, code: &str, about: &str) {
     assert!(findings.iter().any(hit), "{severity:?} {code} {about} in {findings:#?}");
 }
 
+// cases: 73 86 holds
 // cases: 73 86 112 holds
 #[tokio::test]
 async fn a_source_is_looked_over() {

@@ -11,7 +11,8 @@ use crate::support::servers;
 
 /// The settings under which Postgres's text is canonical (types.md, rule 2).
 const PINNED: &str = "SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; \
-    SET bytea_output = 'hex'; SET extra_float_digits = 3; SET TimeZone = 'UTC';";
+    SET bytea_output = 'hex'; SET extra_float_digits = 3; SET lc_monetary = 'C'; \
+    SET TimeZone = 'UTC';";
 
 /// Runs `test` with a connection to a fresh server, which is stopped and removed afterwards.
 pub(crate) fn with_postgres<T: Future<Output = ()>>(test: impl FnOnce(Client) -> T) {
