@@ -164,10 +164,12 @@ DECLARE
     version int := current_setting('server_version_num')::int;
     line oid[] := frazil.line_of(relation);
     leaves jsonb;
+    members oid[];
 BEGIN
     SELECT CASE WHEN count(*) <= leaves_max
-                THEN coalesce(jsonb_object_agg(l.leaf::text, l.file::int8), '{}') END
-    INTO leaves FROM frazil.leaves_of(relation) l;
+                THEN coalesce(jsonb_object_agg(l.leaf::text, l.file::int8), '{}') END,
+           array_agg(l.leaf)
+    INTO leaves, members FROM frazil.leaves_of(relation) l;
     RETURN (SELECT jsonb_build_object(
         'oid', c.oid::int8, 'namespace', n.nspname, 'name', c.relname,
         'relfilenode', c.relfilenode::int8, 'kind', c.relkind, 'is_partition', c.relispartition,
@@ -181,13 +183,22 @@ BEGIN
             SELECT coalesce(jsonb_agg(jsonb_build_object(
                 'attnum', a.attnum, 'name', a.attname, 'type_oid', a.atttypid::int8,
                 'typmod', a.atttypmod, 'toastable', a.attstorage <> 'p',
-                'not_null', a.attnotnull, 'has_missing', a.atthasmissing,
-                'missing', CASE WHEN octet_length(a.attmissingval::text) <= missing_bytes_max
-                                THEN a.attmissingval::text END,
+                'not_null', a.attnotnull, 'has_missing', a.atthasmissing OR m.in_leaves,
+                'missing', CASE WHEN octet_length(m.missing) <= missing_bytes_max
+                                THEN m.missing END,
                 'has_default', a.atthasdef, 'xmin', a.xmin::text,
                 'generated', a.attgenerated <> '',
                 'hidden', version < 180000 AND a.attgenerated <> '') ORDER BY a.attnum), '[]')
             FROM pg_attribute a
+            -- A partitioned table has no rows: what older rows have stands at its leaves.
+            CROSS JOIN LATERAL (
+                SELECT count(l.attrelid) > 0 AS in_leaves,
+                       coalesce(a.attmissingval::text,
+                                CASE WHEN count(DISTINCT l.attmissingval::text) = 1
+                                     THEN min(l.attmissingval::text) END) AS missing
+                FROM pg_attribute l
+                WHERE c.relkind = 'p' AND l.attname = a.attname AND l.atthasmissing
+                  AND l.attrelid = ANY(members) AND NOT l.attisdropped) m
             WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped),
         'keys', (
             SELECT coalesce(jsonb_agg(jsonb_build_object(

@@ -24,7 +24,7 @@ use crate::window::relation::{Column, Relation};
 
 use super::facts::{
     self, SourceFacts, Stale, at_attnum, compare, constant, has_same_columns, is_described_by,
-    keeps_whole_rows, missing_value, refuse_text, relation_from, stale,
+    is_missing_unknown, keeps_whole_rows, missing_value, refuse_text, relation_from, stale,
 };
 use super::intake::Intake;
 use super::refresh::ResyncWish;
@@ -189,6 +189,10 @@ impl Tables {
             facts.attributes.clone_from(&fresh.attribute_xmins);
             facts.unannounced = Some(fresh.unannounced.clone());
             for column in added {
+                if is_missing_unknown(fresh, column.attnum) {
+                    let cause = format!("what older rows have in {} is not known", column.name);
+                    return Ok(Learned::Stale(stale(before, cause)));
+                }
                 let Some(text) = missing_value(fresh, column.attnum) else { continue };
                 let Some(value) = constant(column, &text)? else {
                     let cause = format!("the default of {} has no place in its type", column.name);
