@@ -32,11 +32,32 @@ CREATE SCHEMA IF NOT EXISTS frazil;
 REVOKE ALL ON SCHEMA frazil FROM PUBLIC;
 COMMENT ON SCHEMA frazil IS 'frazil: DDL capture, removed by `frazil uninstall-ddl-capture`';
 
+-- Any role may emit a logical message, so frazil believes those that know this number. A sequence,
+-- since it is kept, is never published, and can be read only by who may.
+CREATE SEQUENCE IF NOT EXISTS frazil.token;
+DO $$
+DECLARE
+    reader name;
+BEGIN
+    IF NOT (SELECT is_called FROM frazil.token) THEN
+        PERFORM pg_catalog.setval('frazil.token', ('x' || pg_catalog.substr(
+            pg_catalog.md5(pg_catalog.gen_random_uuid()::text), 1, 15))::bit(60)::bigint + 1);
+    END IF;
+    -- Who may replicate reads all messages anyway.
+    FOR reader IN SELECT rolname FROM pg_catalog.pg_roles
+                  WHERE rolreplication AND NOT rolsuper OR rolname = 'rds_replication' LOOP
+        EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA frazil TO %I', reader);
+        EXECUTE pg_catalog.format('GRANT SELECT ON SEQUENCE frazil.token TO %I', reader);
+    END LOOP;
+END $$;
+
 -- One message. UTF-8 whatever the database's encoding is: the server sends the bytes as they are.
 CREATE OR REPLACE FUNCTION frazil.emit(message jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pg_logical_emit_message(true, 'frazil.ddl', convert_to(message::text, 'UTF8'));
+    PERFORM pg_logical_emit_message(true, 'frazil.ddl', convert_to(
+        (message || jsonb_build_object('token', (SELECT last_value FROM frazil.token)))::text,
+        'UTF8'));
 END $$;
 
 -- A table and the partitioned tables above it, nearest first.

@@ -1,6 +1,7 @@
 //! A message of the DDL capture gives the same table as a look at the catalog at its place.
 
 use frazil::postgres::catalog::{load_relations, server_version};
+use frazil::postgres::ddl_capture::capture_token;
 use frazil::postgres::ddl_message::{DDL_PREFIX, DdlKind, DdlMessage, LeafChange};
 use frazil::postgres::pg_types::load_types;
 use frazil::postgres::pgoutput::{Message, parse};
@@ -41,7 +42,10 @@ impl Listened {
             };
             assert!(transactional);
             assert_eq!(&data[prefix], DDL_PREFIX.as_bytes());
-            found.push(DdlMessage::parse(&data[content]).unwrap());
+            let message = DdlMessage::parse(&data[content]).unwrap();
+            let token = capture_token(&self.client).await.unwrap();
+            assert!(message.is_from(token) && !message.is_from(None) && !message.is_from(Some(0)));
+            found.push(message);
         }
         found
     }
