@@ -14,6 +14,7 @@
 //! Follow a row: `Flow::turn` here, `intake.rs` (frames and folds), `write.rs` (decode, Parquet),
 //! `commit.rs` (the lake commit), and back here to `Flow::acknowledge`.
 
+mod announced;
 mod commit;
 mod equal_rows;
 mod facts;
@@ -166,14 +167,15 @@ impl Flow {
                 Step::SegmentFull => {
                     self.window.seal(&mut self.intake, &self.tables, &self.writers);
                 }
-                Step::Relation(wire) => match self.tables.learn(&wire, &mut self.intake).await? {
-                    Learned::Known => {}
-                    Learned::Evolved(change) => {
-                        self.window.seal(&mut self.intake, &self.tables, &self.writers);
-                        self.window.evolve(*change, &mut self.tables, &mut self.intake)?;
+                Step::Relation(wire) => {
+                    let learned = self.tables.learn(&wire, &mut self.intake).await?;
+                    self.change_shape(learned)?;
+                }
+                Step::Ddl(content) => {
+                    for learned in self.tables.announced(&content).await? {
+                        self.change_shape(learned)?;
                     }
-                    Learned::Stale(stale) => self.refresh(vec![stale])?,
-                },
+                }
                 Step::Resync(wish) => {
                     let stale = self.tables.wished(&wish, &self.lake.pipeline_id);
                     self.refresh(stale)?;
@@ -217,6 +219,22 @@ impl Flow {
             self.tables.states(),
             (self.progress.committed_lsn(), self.position.clone()),
         )));
+        Ok(())
+    }
+
+    /// From here on a table has another shape, or its rows are in doubt.
+    fn change_shape(&mut self, learned: Learned) -> Result<()> {
+        match learned {
+            // The copy under way is compared with the stream once it is complete.
+            Learned::Evolved(change) if self.refreshes.has(change.oid) => return Ok(()),
+            Learned::Known => return Ok(()),
+            Learned::Evolved(change) => {
+                self.window.seal(&mut self.intake, &self.tables, &self.writers);
+                self.window.evolve(*change, &mut self.tables, &mut self.intake)?;
+            }
+            Learned::Stale(stale) => self.refresh(vec![stale])?,
+        }
+        self.intake.want();
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::postgres::ddl_message::DDL_PREFIX;
 use crate::postgres::pgoutput::{self, Message, WireRelation};
 use crate::postgres::stream::{Frame, next_frame};
 use crate::progress::Lsn;
@@ -46,6 +47,8 @@ pub(crate) enum Step {
     TransactionEnd(TransactionEnd),
     /// Somebody wishes tables to be copied afresh.
     Resync(ResyncWish),
+    /// The source's event triggers say something.
+    Ddl(Vec<u8>),
     /// The server says where its WAL ends, and may ask for an answer.
     Keepalive { wal_end: Lsn, reply: bool },
     /// The server ended the stream.
@@ -325,9 +328,17 @@ impl Intake {
                 open.is_wanted = true;
                 return ResyncWish::parse(text(content)?).map(Step::Resync);
             }
+            DDL_PREFIX => return self.segment.buf.get(content).map(|c| Step::Ddl(c.to_vec())),
             _ => {}
         }
         None
+    }
+
+    /// What was found in the open source transaction is worth a lake commit.
+    pub(crate) fn want(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.is_wanted = true;
+        }
     }
 
     fn relation(&mut self, wire: WireRelation) -> Option<Step> {

@@ -99,7 +99,12 @@ pub(super) async fn connect(
         window: Window::first(committed_lsn),
         committing: None,
         writers: Writers::new(Arc::clone(lake), settings.window_bytes_max / 2),
-        tables: Tables::new((client, publications), settings.tables.clone(), binary, states),
+        tables: Tables::new(
+            (client, publications, version),
+            settings.tables.clone(),
+            binary,
+            states,
+        ),
         refreshes: Refreshes::new(context),
         progress: Progress::resume(committed_lsn),
         position: Position { timeline: identity.timeline, system_id: identity.system_id },

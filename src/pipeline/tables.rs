@@ -88,15 +88,18 @@ pub(crate) struct Tables {
     /// The last source transaction that described a table anew: the catalog is of use only once it
     /// is visible in it.
     described_by_xid: Option<u32>,
+    /// Tables whose rewrite, announced and not yet seen to its end, keeps all values.
+    keep_values: HashSet<u32>,
+    version: u32,
     check_due: bool,
     checked: Instant,
 }
 
 impl Tables {
-    /// The tables in `states`, looked up in the source through `client`; `is_binary`: the stream
-    /// sends binary values.
+    /// The tables in `states`, looked up in the source (of that version) through `client`;
+    /// `is_binary`: the stream sends binary values.
     pub(crate) fn new(
-        (client, publications): (Client, Vec<String>),
+        (client, publications, version): (Client, Vec<String>, u32),
         selection: Patterns,
         is_binary: bool,
         states: HashMap<u32, TableState>,
@@ -112,8 +115,49 @@ impl Tables {
             unknown: HashMap::new(),
             unpublished: HashSet::new(),
             described_by_xid: None,
+            keep_values: HashSet::new(),
+            version,
             check_due: false,
             checked: Instant::now(),
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn version(&self) -> u32 {
+        self.version
+    }
+
+    pub(super) fn publications(&self) -> &[String] {
+        &self.publications
+    }
+
+    pub(super) fn state(&self, oid: u32) -> Option<&TableState> {
+        self.by_oid.get(&oid)
+    }
+
+    /// The catalog is to be looked at before the next lake commit.
+    pub(super) fn look_soon(&mut self) {
+        self.check_due = true;
+    }
+
+    /// The rewrite of this table that was announced keeps all values.
+    pub(super) fn keeps_values(&mut self, oid: u32) {
+        self.keep_values.insert(oid);
+    }
+
+    /// Whether that was said of it; it holds once.
+    pub(super) fn kept_values(&mut self, oid: u32) -> bool {
+        self.keep_values.remove(&oid)
+    }
+
+    /// The table is what it was, in other words of the catalog.
+    pub(super) fn take_note(&mut self, table: &SourceTable) {
+        let facts = SourceFacts::of(table);
+        if self.by_oid.get(&table.relation.oid).is_some_and(|state| state.facts.differ(table)) {
+            self.take_over_facts(vec![(table.relation.oid, facts)]);
         }
     }
 
@@ -155,7 +199,14 @@ impl Tables {
         }
         let (fresh, relation) = self.described(&state.facts.relation, wire).await?;
         let learned = match relation {
-            Ok(relation) => self.evolution(state, wire, fresh, relation)?,
+            Ok(relation) => {
+                let before = &state.facts;
+                let cause = fresh.as_ref().and_then(|fresh| facts::unannounced(before, fresh));
+                match cause {
+                    Some(cause) => Learned::Stale(stale(&before.relation, cause)),
+                    None => self.evolution(state, wire, fresh, relation)?,
+                }
+            }
             Err(cause) => Learned::Stale(stale(&state.facts.relation, cause)),
         };
         if matches!(learned, Learned::Stale(_)) {
@@ -166,7 +217,7 @@ impl Tables {
     }
 
     /// The table's new shape, from the Relation message and the catalog together.
-    fn evolution(
+    pub(super) fn evolution(
         &self,
         state: &TableState,
         wire: &WireRelation,
@@ -182,9 +233,6 @@ impl Tables {
         let mut facts = SourceFacts { relation: relation.clone(), ..state.facts.clone() };
         let mut constants = Vec::new();
         if let Some(fresh) = &fresh {
-            if let Some(cause) = facts::unannounced(&state.facts, fresh) {
-                return Ok(Learned::Stale(stale(before, cause)));
-            }
             facts.relfilenode = fresh.relfilenode;
             facts.attributes.clone_from(&fresh.attribute_xmins);
             facts.unannounced = Some(fresh.unannounced.clone());
