@@ -18,6 +18,8 @@ use tokio_postgres::Client;
 use crate::config::Patterns;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{self, SourceTable};
+use crate::postgres::ddl_capture::capture_token;
+use crate::postgres::ddl_message::DdlMessage;
 use crate::postgres::pgoutput::WireRelation;
 use crate::progress::Lsn;
 use crate::window::relation::{Column, Relation};
@@ -90,6 +92,8 @@ pub(crate) struct Tables {
     described_by_xid: Option<u32>,
     /// Tables whose rewrite, announced and not yet seen to its end, keeps all values.
     keep_values: HashSet<u32>,
+    /// What the messages of the source's DDL capture carry, once it was read.
+    capture_token: Option<i64>,
     version: u32,
     check_due: bool,
     checked: Instant,
@@ -116,6 +120,7 @@ impl Tables {
             unpublished: HashSet::new(),
             described_by_xid: None,
             keep_values: HashSet::new(),
+            capture_token: None,
             version,
             check_due: false,
             checked: Instant::now(),
@@ -141,6 +146,19 @@ impl Tables {
     /// The catalog is to be looked at before the next lake commit.
     pub(super) fn look_soon(&mut self) {
         self.check_due = true;
+    }
+
+    /// The catalog is of use only once this source transaction is visible in it.
+    pub(super) fn look_after(&mut self, xid: Option<u32>) {
+        self.described_by_xid = xid;
+    }
+
+    /// Whether the DDL capture made the message; it may have been installed a moment ago.
+    pub(super) async fn believes(&mut self, message: &DdlMessage) -> Result<bool> {
+        if !message.is_from(self.capture_token) {
+            self.capture_token = capture_token(&self.client).await?;
+        }
+        Ok(message.is_from(self.capture_token))
     }
 
     /// The rewrite of this table that was announced keeps all values.
