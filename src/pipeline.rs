@@ -172,7 +172,8 @@ impl Flow {
                     self.change_shape(learned)?;
                 }
                 Step::Ddl(content) => {
-                    for learned in self.tables.announced(&content).await? {
+                    let xid = self.intake.open_xid();
+                    for learned in self.tables.announced(&content, xid).await? {
                         self.change_shape(learned)?;
                     }
                 }

@@ -14,9 +14,14 @@ use super::facts::{Stale, announced_relation, differs_announced, stale};
 use super::tables::{Learned, TableState, Tables};
 
 impl Tables {
-    /// What a message means for the tables that are followed. One that can't be read says nothing:
-    /// the catalog is looked at then.
-    pub(crate) async fn announced(&mut self, content: &[u8]) -> Result<Vec<Learned>> {
+    /// What a message of the source transaction `xid` means for the tables that are followed. One
+    /// that can't be read, or is not the capture's, says nothing: the catalog is looked at then.
+    pub(crate) async fn announced(
+        &mut self,
+        content: &[u8],
+        xid: Option<u32>,
+    ) -> Result<Vec<Learned>> {
+        self.look_after(xid);
         let message = match DdlMessage::parse(content) {
             Ok(message) => message,
             Err(error) => {
@@ -25,6 +30,11 @@ impl Tables {
                 return Ok(Vec::new());
             }
         };
+        if !self.believes(&message).await? {
+            tracing::warn!(tag = message.tag, "a DDL message without the capture's token");
+            self.look_soon();
+            return Ok(Vec::new());
+        }
         let mut found: Vec<Learned> = Vec::new();
         let causes = self.stale_by(&message);
         let named: BTreeSet<u32> = causes.iter().map(|stale| stale.oid).collect();

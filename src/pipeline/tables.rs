@@ -18,13 +18,15 @@ use tokio_postgres::Client;
 use crate::config::Patterns;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{self, SourceTable};
+use crate::postgres::ddl_capture::capture_token;
+use crate::postgres::ddl_message::DdlMessage;
 use crate::postgres::pgoutput::WireRelation;
 use crate::progress::Lsn;
 use crate::window::relation::{Column, Relation};
 
 use super::facts::{
     self, SourceFacts, Stale, at_attnum, compare, constant, has_same_columns, is_described_by,
-    keeps_whole_rows, missing_value, refuse_text, relation_from, stale,
+    is_missing_unknown, keeps_whole_rows, missing_value, refuse_text, relation_from, stale,
 };
 use super::intake::Intake;
 use super::refresh::ResyncWish;
@@ -90,6 +92,8 @@ pub(crate) struct Tables {
     described_by_xid: Option<u32>,
     /// Tables whose rewrite, announced and not yet seen to its end, keeps all values.
     keep_values: HashSet<u32>,
+    /// What the messages of the source's DDL capture carry, once it was read.
+    capture_token: Option<i64>,
     version: u32,
     check_due: bool,
     checked: Instant,
@@ -116,6 +120,7 @@ impl Tables {
             unpublished: HashSet::new(),
             described_by_xid: None,
             keep_values: HashSet::new(),
+            capture_token: None,
             version,
             check_due: false,
             checked: Instant::now(),
@@ -141,6 +146,19 @@ impl Tables {
     /// The catalog is to be looked at before the next lake commit.
     pub(super) fn look_soon(&mut self) {
         self.check_due = true;
+    }
+
+    /// The catalog is of use only once this source transaction is visible in it.
+    pub(super) fn look_after(&mut self, xid: Option<u32>) {
+        self.described_by_xid = xid;
+    }
+
+    /// Whether the DDL capture made the message; it may have been installed a moment ago.
+    pub(super) async fn believes(&mut self, message: &DdlMessage) -> Result<bool> {
+        if !message.is_from(self.capture_token) {
+            self.capture_token = capture_token(&self.client).await?;
+        }
+        Ok(message.is_from(self.capture_token))
     }
 
     /// The rewrite of this table that was announced keeps all values.
@@ -237,6 +255,10 @@ impl Tables {
             facts.attributes.clone_from(&fresh.attribute_xmins);
             facts.unannounced = Some(fresh.unannounced.clone());
             for column in added {
+                if is_missing_unknown(fresh, column.attnum) {
+                    let cause = format!("what older rows have in {} is not known", column.name);
+                    return Ok(Learned::Stale(stale(before, cause)));
+                }
                 let Some(text) = missing_value(fresh, column.attnum) else { continue };
                 let Some(value) = constant(column, &text)? else {
                     let cause = format!("the default of {} has no place in its type", column.name);
