@@ -19,3 +19,4 @@ mod postgres;
 mod support;
 mod tidy;
 mod types;
+mod verify;

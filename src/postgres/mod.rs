@@ -3,6 +3,7 @@
 //! - [`dsn`], [`sql`], [`session`]: where the source is, and the two kinds of connection to it.
 //! - [`stream`], [`pgoutput`]: START_REPLICATION's bytes, and what they say.
 //! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has.
+//! - [`tunnel`]: a wire of ours under somebody else's client.
 //! - [`check`]: whether all that is fit to be replicated.
 //! - [`server_error`]: what Postgres's errors mean for frazil.
 
@@ -23,3 +24,4 @@ pub mod sql;
 pub mod stream;
 pub mod tables;
 mod tls;
+pub mod tunnel;
