@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 
 use crate::error::{Error, Result};
+use crate::window::relation::Relation;
 
 pub use lake::LakeSettings;
 pub use patterns::Patterns;
@@ -39,6 +40,27 @@ pub enum InitialSnapshot {
     Only,
 }
 
+/// `source.on_slot_loss`: what is done when the slot is gone, or was moved past what the lake
+/// holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotLoss {
+    /// Stop with a code.
+    Stop,
+    /// Make a new slot where there is none, and copy all tables afresh.
+    Resync,
+}
+
+/// `source.failover`: whether the slot is synchronised to standbys (Postgres 17 and later).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failover {
+    /// Where the server can.
+    Auto,
+    /// Always; an older server is refused.
+    On,
+    /// Never.
+    Off,
+}
+
 /// Everything a run needs to know, resolved and valid.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -48,10 +70,21 @@ pub struct Settings {
     pub publication: String,
     /// Which tables.
     pub tables: Patterns,
+    /// What is done when the slot is lost.
+    pub on_slot_loss: SlotLoss,
+    /// Whether a slot that is made outlives the server it is made on.
+    pub failover: Failover,
+    /// Only changes that began at this server, not those that it replicates itself (Postgres 16).
+    pub only_local_origin: bool,
+    /// Tables whose rows are addressed by `_pg_key` although their key columns would do: for keys
+    /// with values that the lake's types can't hold. Looked at when a table is copied.
+    pub hidden_key: Option<Patterns>,
     /// What is copied before the stream.
     pub initial_snapshot: InitialSnapshot,
     /// Connections that copy in parallel.
     pub workers: usize,
+    /// The longest that making a slot may wait for source transactions that are open.
+    pub slot_timeout: Duration,
     /// The longest a complete source transaction waits for its lake commit.
     pub commit_interval: Duration,
     /// Raw WAL in memory, both windows together, in bytes.
@@ -76,6 +109,14 @@ pub struct Config {
 }
 
 impl Settings {
+    /// Gives a table that is about to be copied the key that was asked for.
+    pub fn choose_key(&self, relation: &mut Relation) {
+        let selects = |p: &Patterns| p.selects(&relation.namespace, &relation.name);
+        if self.hidden_key.as_ref().is_some_and(selects) {
+            relation.hide_key();
+        }
+    }
+
     /// The publication of tables without a key, which publishes no UPDATE and DELETE (case 73).
     pub fn append_publication(&self) -> String {
         format!("{}_append", self.publication)
@@ -114,6 +155,15 @@ impl Config {
             slot: slot_name(raw.source.slot)?,
             publication: text(raw.source.publication, "frazil"),
             tables: Patterns::parse(&text(raw.source.tables, "*"))?,
+            on_slot_loss: slot_loss(raw.source.on_slot_loss)?,
+            failover: failover(raw.source.failover)?,
+            only_local_origin: origin(raw.source.origin)?,
+            slot_timeout: duration(
+                "initial_snapshot.slot_timeout",
+                raw.initial_snapshot.slot_timeout,
+                "10m",
+            )?,
+            hidden_key: patterns(raw.tables.hidden_key)?,
             initial_snapshot: snapshot_mode(raw.initial_snapshot.mode)?,
             workers: workers(raw.initial_snapshot.workers)?,
             commit_interval: duration("commit.interval", raw.commit.interval, "5s")?,
@@ -122,6 +172,11 @@ impl Config {
         };
         Ok(Self { source: url.into(), lake, publish, tag_interval, settings })
     }
+}
+
+/// Table patterns, if some were typed.
+fn patterns(value: Option<Scalar>) -> Result<Option<Patterns>> {
+    set(value).map(|list| Patterns::parse(&list)).transpose()
 }
 
 fn missing(key: &str, cure: &str) -> Error {
@@ -165,12 +220,40 @@ fn slot_name(value: Option<Scalar>) -> Result<String> {
         .with_cure("use at most 63 of a-z, 0-9 and _"))
 }
 
+fn slot_loss(value: Option<Scalar>) -> Result<SlotLoss> {
+    match text(value, "stop").as_str() {
+        "stop" => Ok(SlotLoss::Stop),
+        "resync" => Ok(SlotLoss::Resync),
+        other => Err(invalid("source.on_slot_loss", other, "is neither stop nor resync")),
+    }
+}
+
 fn snapshot_mode(value: Option<Scalar>) -> Result<InitialSnapshot> {
     let mode = text(value, "initial");
     InitialSnapshot::from_str(&mode, true).map_err(|_| {
         invalid("initial_snapshot.mode", &mode, "is not a mode")
             .with_cure("use initial, never or only")
     })
+}
+
+fn failover(value: Option<Scalar>) -> Result<Failover> {
+    match text(value, "auto").as_str() {
+        "auto" => Ok(Failover::Auto),
+        "on" | "true" | "yes" => Ok(Failover::On),
+        "off" | "false" | "no" => Ok(Failover::Off),
+        other => {
+            Err(invalid("source.failover", other, "is not a mode").with_cure("use auto, on or off"))
+        }
+    }
+}
+
+fn origin(value: Option<Scalar>) -> Result<bool> {
+    match text(value, "any").as_str() {
+        "any" => Ok(false),
+        "none" => Ok(true),
+        other => Err(invalid("source.origin", other, "is not an origin")
+            .with_cure("use any, or none for changes that began at this server")),
+    }
 }
 
 fn workers(value: Option<Scalar>) -> Result<usize> {

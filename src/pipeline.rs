@@ -15,7 +15,12 @@
 //! `commit.rs` (the lake commit), and back here to `Flow::acknowledge`.
 
 mod commit;
+mod equal_rows;
+mod facts;
+mod held;
 mod intake;
+mod past;
+mod refresh;
 mod start;
 mod tables;
 mod toast;
@@ -36,14 +41,17 @@ use crate::postgres::stream::ReplicationStream;
 use crate::progress::{Lsn, Progress};
 
 use commit::{Committed, Window};
+use facts::Stale;
 use intake::{Intake, Step};
-use tables::Tables;
+use refresh::Refreshes;
+use tables::{Learned, Tables};
 use write::Writers;
 
 pub(crate) use commit::ledger_record;
+pub(crate) use facts::{FACTS_KEY, SourceFacts, refuse_text};
 pub(crate) use intake::MESSAGE_PREFIX;
+pub(crate) use refresh::ResyncWish;
 pub(crate) use start::Position;
-pub(crate) use tables::{FACTS_KEY, SourceFacts};
 pub(crate) use write::{DataWriter, ParquetTarget};
 
 /// How long an idle position may lag before it is committed to the ledger (case 10).
@@ -85,10 +93,13 @@ pub(crate) struct Flow {
     committing: Option<JoinHandle<Result<Committed>>>,
     writers: Writers,
     tables: Tables,
+    refreshes: Refreshes,
     progress: Progress,
     position: Position,
     last_commit: Instant,
     feedback: Interval,
+    /// When the server was heard last, or was not listened to.
+    heard: Instant,
     commit_interval: Duration,
     until: Option<Lsn>,
     leaving: Option<Instant>,
@@ -100,7 +111,8 @@ pub(crate) struct Flow {
 impl Flow {
     /// One turn of the loop. `false` when the work is done. Priorities, first to last:
     /// a stop; a lake commit that ended (it frees memory at the server); feedback that is due (else
-    /// the server drops us); a window that is due; room again; and only then more WAL.
+    /// the server drops us); a window that is due; a table that was copied afresh; room again; and
+    /// only then more WAL.
     async fn turn(&mut self) -> Result<bool> {
         let may_read = !self.intake.is_cut();
         let has_room = self.writers.has_room(self.intake.bytes());
@@ -113,16 +125,25 @@ impl Flow {
                 self.acknowledge(done?).await?;
             }
             // The server must hear from us in time, whatever else is going on.
-            _ = self.feedback.tick() => self.send_status().await?,
+            _ = self.feedback.tick() => self.feed_back(has_room && may_read).await?,
             // The window is old enough, and whole.
             () = self.window.due(self.commit_interval), if self.may_commit() => {
                 self.start_lake_commit().await?;
             }
+            // A table was copied while the others went on: it comes back with a lake commit.
+            done = self.refreshes.copied(), if self.refreshes.is_copying() => {
+                done?;
+                self.adopt_soon();
+                self.send_status().await?;
+            }
+            // Nothing in the stream asks for a look at the catalog, but time does.
+            () = self.tables.check_comes_due(), if self.may_look() => self.look().await?,
             // Files were written and memory is free again: look once more.
             () = self.writers.room(), if !has_room => {}
             // WAL, as long as there is room for it.
             read = self.stream.read(self.intake.receive_buffer()), if has_room && may_read => {
                 read?;
+                self.heard = Instant::now();
                 self.take_in().await?;
             }
             // A transaction that does not end must not hold up a stop.
@@ -145,16 +166,23 @@ impl Flow {
                 Step::SegmentFull => {
                     self.window.seal(&mut self.intake, &self.tables, &self.writers);
                 }
-                Step::Relation(wire) => {
-                    if let Some(change) = self.tables.learn(&wire, &mut self.intake).await? {
+                Step::Relation(wire) => match self.tables.learn(&wire, &mut self.intake).await? {
+                    Learned::Known => {}
+                    Learned::Evolved(change) => {
                         self.window.seal(&mut self.intake, &self.tables, &self.writers);
-                        self.window.evolve(change, &mut self.tables, &mut self.intake)?;
+                        self.window.evolve(*change, &mut self.tables, &mut self.intake)?;
                     }
+                    Learned::Stale(stale) => self.refresh(vec![stale])?,
+                },
+                Step::Resync(wish) => {
+                    let stale = self.tables.wished(&wish, &self.lake.pipeline_id);
+                    self.refresh(stale)?;
                 }
                 Step::TransactionEnd(end) => {
                     self.progress.receive(end.end_lsn);
                     self.stats.received(end.end_lsn, end.commit_time_us);
                     self.window.add(&end);
+                    self.adopt_soon();
                     if self.may_commit() && self.window.is_due(self.commit_interval) {
                         self.start_lake_commit().await?;
                     }
@@ -176,8 +204,11 @@ impl Flow {
 
     /// Closes the window and starts its lake commit; the next window fills meanwhile.
     async fn start_lake_commit(&mut self) -> Result<()> {
-        self.tables.check_catalog().await?;
+        let refreshes = &self.refreshes;
+        let stale = self.tables.check_catalog(|oid| refreshes.has(oid), &mut self.intake).await?;
+        self.refresh(stale)?;
         self.window.seal(&mut self.intake, &self.tables, &self.writers);
+        self.adopt()?;
         let next = self.window.next();
         let window = std::mem::replace(&mut self.window, next);
         self.committing = Some(tokio::spawn(commit::commit_window(
@@ -187,6 +218,50 @@ impl Flow {
             (self.progress.committed_lsn(), self.position.clone()),
         )));
         Ok(())
+    }
+
+    /// Tables that must be copied afresh: their changes are held, and a copy begins.
+    fn refresh(&mut self, stale: Vec<Stale>) -> Result<()> {
+        for stale in stale {
+            self.refreshes.request(stale, &mut self.intake)?;
+        }
+        if self.leaving.is_none() {
+            self.refreshes.begin(self.tables.bound());
+        }
+        Ok(())
+    }
+
+    /// Makes tables that were copied, and that the window reaches, part of it.
+    fn adopt(&mut self) -> Result<()> {
+        let mut adopted = Vec::new();
+        if self.leaving.is_none() {
+            let (end_lsn, past) = (self.window.end_lsn(), self.window.past());
+            let tables = (&mut self.tables, &mut self.intake);
+            adopted = self.refreshes.adopt(end_lsn, tables, (&self.writers, &past))?;
+            self.refreshes.begin(self.tables.bound());
+        }
+        let behind = self.refreshes.behind(self.progress.committed_lsn(), &self.tables);
+        self.window.refreshed(adopted, behind);
+        Ok(())
+    }
+
+    /// A copy that waits only for a lake commit gets one.
+    fn adopt_soon(&mut self) {
+        let received_lsn = self.progress.received_lsn();
+        if self.refreshes.ready_at().is_some_and(|ready| received_lsn >= ready) {
+            self.window.idle(received_lsn);
+        }
+    }
+
+    fn may_look(&self) -> bool {
+        self.leaving.is_none() && self.committing.is_none() && !self.intake.in_transaction()
+    }
+
+    /// Looks at the catalog while the stream is quiet.
+    async fn look(&mut self) -> Result<()> {
+        let refreshes = &self.refreshes;
+        let stale = self.tables.check_catalog(|oid| refreshes.has(oid), &mut self.intake).await?;
+        self.refresh(stale)
     }
 
     /// P has moved: now, and only now, the server may forget what lies before it.
@@ -203,9 +278,26 @@ impl Flow {
         Ok(())
     }
 
+    /// Tells the server where we are, and asks it for a sign of life: a connection that is open on
+    /// our side only would else be waited on for ever (case 13).
+    async fn feed_back(&mut self, is_listening: bool) -> Result<()> {
+        if !is_listening {
+            self.heard = Instant::now();
+        }
+        if self.heard.elapsed() >= self.stream.patience() {
+            let message = "the server has not answered for as long as wal_sender_timeout";
+            return Err(Error::transient("SERVER_SILENT", message));
+        }
+        self.report(true).await
+    }
+
     async fn send_status(&mut self) -> Result<()> {
+        let asks = self.until.is_some() || self.refreshes.ready_at().is_some();
+        self.report(asks).await
+    }
+
+    async fn report(&mut self, reply: bool) -> Result<()> {
         let received = self.progress.received_lsn();
-        let reply = self.until.is_some();
         self.stream.send_status(received, self.progress.acknowledge(), reply).await
     }
 
@@ -216,6 +308,7 @@ impl Flow {
         self.stats.server_at(wal_end);
         if !self.intake.in_transaction() {
             self.progress.receive(wal_end);
+            self.adopt_soon();
             let committed_lsn = self.progress.committed_lsn();
             let lag = wal_end.bytes_since(committed_lsn);
             let asked = self.until.is_some_and(|until| wal_end >= until && committed_lsn < until);
@@ -266,7 +359,8 @@ impl Flow {
         if self.committing.is_some() {
             return false;
         }
-        let caught_up = self.until.is_some_and(|until| self.progress.committed_lsn() >= until);
+        let caught_up = self.until.is_some_and(|until| self.progress.committed_lsn() >= until)
+            && self.refreshes.is_empty();
         let left =
             self.leaving.is_some() && self.window.is_empty() && !self.intake.in_transaction();
         caught_up || left

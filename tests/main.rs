@@ -11,12 +11,15 @@
 
 mod behaviour;
 mod branches;
+mod case_list;
 mod contract;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod ddl;
 mod nessie;
 mod postgres;
 mod support;
 mod tidy;
 mod types;
 mod verify;
+mod versions;

@@ -328,6 +328,7 @@ mod tests {
             lake_commit: uuid::Uuid::nil(),
             state: PipelineState::Streaming,
             slot: "p".to_owned(),
+            behind: std::collections::BTreeMap::default(),
         };
         PastCommit { time_ms, record, hash: None }
     }

@@ -2,12 +2,15 @@
 
 mod check;
 mod check_lake;
+mod ddl_capture;
 mod demo;
 
 mod drop;
 mod lake;
 mod report;
+mod resync;
 mod run;
+mod source_holds;
 mod sql_hint;
 mod status;
 mod verify;
@@ -58,6 +61,12 @@ enum Verb {
     Lake(lake::LakeVerb),
     /// Show how to read the lake with Trino, Spark, DuckDB, PyIceberg and Dremio.
     SqlHint(sql_hint::SqlHint),
+    /// Copy tables afresh while the stream runs.
+    Resync(resync::Resync),
+    /// Let the source say in the stream what Postgres itself does not: rewrites, partitions, ...
+    InstallDdlCapture(ddl_capture::CaptureVerb),
+    /// Undo install-ddl-capture.
+    UninstallDdlCapture(ddl_capture::CaptureVerb),
     /// Drop the slot and the publications; the lake stays.
     Drop(drop::DropSource),
     /// Show it on a private Postgres with a shop under load.
@@ -235,6 +244,9 @@ async fn verb(verb: Verb, format: LogFormat) -> Result<ExitCode> {
         Verb::Verify(verify) => Box::pin(verify.run(on_terminal)).await,
         Verb::Lake(lake) => lake.run().await,
         Verb::SqlHint(hint) => hint.run().await,
+        Verb::Resync(resync) => resync.run().await,
+        Verb::InstallDdlCapture(verb) => verb.install().await,
+        Verb::UninstallDdlCapture(verb) => verb.uninstall().await,
         Verb::Drop(drop) => drop.run().await,
         Verb::Demo(demo) => Box::pin(demo.run(on_terminal)).await,
     }

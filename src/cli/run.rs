@@ -17,6 +17,7 @@ use crate::iceberg::lake::Lake;
 use crate::ops::view::Live;
 use crate::ops::{Shutdown, Stats};
 use crate::postgres::dsn::Source;
+use crate::postgres::hosts;
 use crate::postgres::server_error::from_sql;
 use crate::postgres::sql::connect_sql;
 use crate::progress::Lsn;
@@ -190,6 +191,7 @@ async fn once(
     (until_caught_up, until): (bool, &mut Option<Lsn>),
     ops: (&Shutdown, &Arc<Stats>),
 ) -> Result<()> {
+    let source = &hosts::choose(source).await?;
     if until_caught_up && until.is_none() {
         *until = Some(server_lsn(source).await?);
     }

@@ -24,6 +24,7 @@ use crate::progress::Lsn;
 
 use super::Place;
 use super::report::{Output, number, print, print_json, table};
+use super::source_holds::Holds;
 
 /// Lake commits that are looked through for the last source transaction.
 const HISTORY_MIN: usize = 50;
@@ -63,6 +64,7 @@ struct Report {
 struct SourceState {
     wal_end: Lsn,
     slot: Option<SlotState>,
+    holds: Holds,
 }
 
 struct SlotState {
@@ -118,7 +120,7 @@ async fn published(config: &Config, lake: &Lake) -> Result<Option<(String, Optio
     Ok(Some((publish.into.clone(), position)))
 }
 
-async fn source_state(source: &Source, slot: &str) -> Result<SourceState> {
+async fn source_state(source: &Source, name: &str) -> Result<SourceState> {
     let client = connect_sql(source, "status").await?;
     let sql = "\
         WITH server AS (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
@@ -130,7 +132,7 @@ async fn source_state(source: &Source, slot: &str) -> Result<SourceState> {
                extract(epoch FROM flush_lag)::float8 AS flush_lag \
         FROM server LEFT JOIN pg_catalog.pg_replication_slots ON slot_name = $1::text \
              LEFT JOIN pg_catalog.pg_stat_replication ON pid = active_pid";
-    let row = client.query_one(sql, &[&slot]).await.map_err(from_sql)?;
+    let row = client.query_one(sql, &[&name]).await.map_err(from_sql)?;
     let confirmed: Option<&str> = row.get("confirmed");
     let state = SlotState {
         active: row.get::<_, Option<bool>>("active").unwrap_or(false),
@@ -141,7 +143,8 @@ async fn source_state(source: &Source, slot: &str) -> Result<SourceState> {
     };
     let wal_end: &str = row.get("wal_end");
     let slot = row.get::<_, bool>("found").then_some(state);
-    Ok(SourceState { wal_end: wal_end.parse()?, slot })
+    let holds = Holds::of(&client, name).await?;
+    Ok(SourceState { wal_end: wal_end.parse()?, slot, holds })
 }
 
 async fn tables(lake: &Lake, exact: bool) -> Result<Vec<TableState>> {
@@ -230,6 +233,7 @@ impl Report {
             Err(error) => lines.push(format!("source      not reached: {error}")),
             Ok(source) => {
                 lines.push(slot_line(source));
+                lines.extend(source.holds.lines());
                 if let Some(ledger) = &self.ledger {
                     let slot = source.slot.as_ref();
                     if slot.is_some_and(|slot| is_slot_ahead(slot, ledger.committed_lsn)) {
@@ -306,6 +310,7 @@ impl Report {
                 "retained_wal_bytes": slot.retained_bytes,
                 "wal_status": slot.wal_status,
             })),
+            "source_holds": source.map(|s| s.holds.as_json()),
             "lag_bytes": both.map(|(l, s)| s.wal_end.bytes_since(l.committed_lsn)),
             "lag_seconds": both.and_then(|(l, s)| lag_seconds(l, s, now)),
             "rows_are": if self.exact { "live" } else { "in_files" },
@@ -359,7 +364,7 @@ mod tests {
             wal_status: None,
             flush_lag_s,
         };
-        SourceState { wal_end: Lsn(200), slot: Some(slot) }
+        SourceState { wal_end: Lsn(200), slot: Some(slot), holds: Holds::default() }
     }
 
     fn ledger() -> LedgerRecord {
@@ -374,6 +379,7 @@ mod tests {
             lake_commit: uuid::Uuid::nil(),
             state: PipelineState::Streaming,
             slot: "p".to_owned(),
+            behind: std::collections::BTreeMap::default(),
         }
     }
 

@@ -63,10 +63,14 @@ impl Wait {
 /// Commits a logical message of ours at the source; gives the lowest P that proves it is in the
 /// lake. The message lies before the end of its transaction, and P is such an end.
 pub(crate) async fn mark(source: &Source) -> Result<Lsn> {
+    emit(source, MESSAGE_PREFIX, &Uuid::new_v4().to_string()).await
+}
+
+/// As [`mark`], with a message that says something.
+pub(crate) async fn emit(source: &Source, prefix: &str, text: &str) -> Result<Lsn> {
     let client = connect_sql(source, "wait").await?;
-    let text = Uuid::new_v4().to_string();
     let emit = "SELECT pg_catalog.pg_logical_emit_message(true, $1::text, $2::text)::text";
-    let row = client.query_one(emit, &[&MESSAGE_PREFIX, &text]).await.map_err(from_sql)?;
+    let row = client.query_one(emit, &[&prefix, &text]).await.map_err(from_sql)?;
     let lsn: &str = row.try_get(0).map_err(|e| {
         Error::fatal("PROTOCOL", "pg_logical_emit_message() gave no LSN").with_source(e)
     })?;

@@ -60,6 +60,8 @@ section! {
         storage: RawStorage,
         /// Write, audit, publish.
         publish: RawPublish,
+        /// What is special about some tables.
+        tables: RawTables,
         /// The copy before the stream.
         initial_snapshot: RawInitialSnapshot,
         /// Lake commits.
@@ -80,6 +82,12 @@ section! {
         publication: Option<Scalar>,
         /// Table patterns; default all.
         tables: Option<Scalar>,
+        /// `stop` or `resync`; default `stop`.
+        on_slot_loss: Option<Scalar>,
+        /// `auto`, `on` or `off`; default `auto`.
+        failover: Option<Scalar>,
+        /// `any` or `none`; default `any`.
+        origin: Option<Scalar>,
     }
 }
 
@@ -190,10 +198,20 @@ pub enum Headers {
 }
 
 section! {
+    /// `tables:`
+    RawTables {
+        /// Patterns of tables whose rows are addressed by `_pg_key`; default none.
+        hidden_key: Option<Scalar>,
+    }
+}
+
+section! {
     /// `initial_snapshot:`
     RawInitialSnapshot {
         /// `initial`, `never` or `only`.
         mode: Option<Scalar>,
+        /// Longest wait for the slot; default `10m`.
+        slot_timeout: Option<Scalar>,
         /// Connections that copy; default 2.
         workers: Option<Scalar>,
     }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use arrow_array::builder::{MapBuilder, MapFieldNames, StringBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::types::{
+    Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
 use arrow_array::{
     Array, ArrayRef, LargeBinaryArray, ListArray, MapArray, RecordBatch, RecordBatchOptions,
     StructArray, new_null_array,
@@ -21,8 +23,8 @@ use iceberg::spec::Schema;
 
 use crate::error::{Error, Result};
 use crate::iceberg::lake_error;
-use crate::iceberg::schema::{RAW_FIELD_ID, field_id, key_schema};
-use crate::window::relation::Relation;
+use crate::iceberg::schema::{RAW_FIELD_ID, key_schema};
+use crate::window::relation::{HIDDEN_KEY_FIELD_ID, Relation};
 
 /// A value that its column can't hold: (row, column index on the wire, Postgres text).
 pub type RawValue = (u32, usize, String);
@@ -34,6 +36,8 @@ enum Source {
     Wire(usize),
     /// The `_pg_raw` map.
     Raw,
+    /// The `_pg_key`.
+    Key,
     /// A dropped column: NULL.
     History,
 }
@@ -44,7 +48,7 @@ pub struct Layout {
     arrow: SchemaRef,
     sources: Vec<Source>,
     key_arrow: SchemaRef,
-    /// For each field of `key_arrow`: its place in `relation.key`.
+    /// For each field of `key_arrow`: its place in `relation.key`; 0 for `_pg_key`.
     key_places: Vec<usize>,
     names: Vec<String>,
 }
@@ -55,19 +59,22 @@ impl Layout {
     /// # Errors
     /// `LAYOUT` (fatal) where the schema lacks a column: it must be evolved first.
     pub fn new(schema: &Schema, relation: &Relation) -> Result<Self> {
-        let place = |id: i32| relation.columns.iter().position(|c| field_id(c.attnum) == id);
-        let lacking =
-            relation.columns.iter().find(|c| schema.field_by_id(field_id(c.attnum)).is_none());
+        let place = |id: i32| relation.columns.iter().position(|c| c.field_id() == id);
+        let lacking = relation.columns.iter().find(|c| schema.field_by_id(c.field_id()).is_none());
         if let Some(column) = lacking {
             return Err(layout_error("the lake schema lacks this column").with_column(&column.name));
         }
         let sources = schema.as_struct().fields().iter().map(|f| match (f.id, place(f.id)) {
             (RAW_FIELD_ID, _) => Source::Raw,
+            (HIDDEN_KEY_FIELD_ID, _) => Source::Key,
             (_, Some(at)) => Source::Wire(at),
             (_, None) => Source::History,
         });
         let key = key_schema(schema)?;
         let key_places = key.as_struct().fields().iter().map(|f| {
+            if f.id == HIDDEN_KEY_FIELD_ID && relation.has_hidden_key() {
+                return Ok(0);
+            }
             let at = place(f.id).and_then(|wire| relation.key.iter().position(|&k| k == wire));
             at.ok_or_else(|| layout_error("the lake's key is not the relation's"))
         });
@@ -95,18 +102,37 @@ impl Layout {
         types.map(|field| field.data_type().clone()).collect()
     }
 
-    /// Rows in lake order from `columns` in wire order; `raw` in any order, empty where every value
-    /// fits. A layout without `_pg_raw` refuses raw values.
+    /// As [`Layout::keyed_rows`], for a table without `_pg_key`.
     ///
     /// # Errors
-    /// `LAYOUT` (fatal) where a column has another type than its field, or `_pg_raw` is lacking.
+    /// As [`Layout::keyed_rows`].
     pub fn rows(&self, columns: &[ArrayRef], raw: &[RawValue], rows: usize) -> Result<RecordBatch> {
+        self.keyed_rows(columns, None, raw, rows)
+    }
+
+    /// Rows in lake order from `columns` in wire order and the values of `_pg_key`; `raw` in any
+    /// order, empty where every value fits. A layout without `_pg_raw` refuses raw values.
+    ///
+    /// # Errors
+    /// `LAYOUT` (fatal) where a column has another type than its field, or `_pg_raw` or the key is
+    /// lacking.
+    pub fn keyed_rows(
+        &self,
+        columns: &[ArrayRef],
+        key: Option<&ArrayRef>,
+        raw: &[RawValue],
+        rows: usize,
+    ) -> Result<RecordBatch> {
         if !raw.is_empty() && !self.sources.contains(&Source::Raw) {
             return Err(layout_error("a raw value came before the column `_pg_raw`"));
         }
         let fields = self.arrow.fields().iter().zip(&self.sources);
         let arrays = fields.map(|(field, source)| match *source {
             Source::Raw => self.raw_map(field, raw, rows),
+            Source::Key => {
+                let key = key.ok_or_else(|| layout_error("rows without `_pg_key`"))?;
+                retype(key, field.data_type())
+            }
             Source::History => Ok(new_null_array(field.data_type(), rows)),
             Source::Wire(at) => {
                 let column = columns.get(at).ok_or_else(|| layout_error("too few columns"))?;
@@ -116,7 +142,8 @@ impl Layout {
         record_batch(&self.arrow, arrays.collect::<Result<_>>()?, rows)
     }
 
-    /// Key rows for an equality delete file, from columns in the order of `relation.key`.
+    /// Key rows for an equality delete file, from columns in the order of `relation.key`, or from
+    /// the `_pg_key` alone.
     ///
     /// # Errors
     /// As [`Layout::rows`].
@@ -232,6 +259,19 @@ pub(crate) fn retype(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
             );
             Ok(Arc::new(map.map_err(failed)?))
         }
+        // What a column was before its type was promoted.
+        (DataType::Int32, DataType::Int64) => {
+            Ok(Arc::new(array.as_primitive::<Int32Type>().unary::<_, Int64Type>(i64::from)))
+        }
+        (DataType::Float32, DataType::Float64) => {
+            Ok(Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float64Type>(f64::from)))
+        }
+        (DataType::Decimal128(from, scale), DataType::Decimal128(to, same))
+            if from < to && scale == same =>
+        {
+            let values = array.as_primitive::<Decimal128Type>().clone();
+            Ok(Arc::new(values.with_precision_and_scale(*to, *same).map_err(failed)?))
+        }
         (from, to) => {
             Err(layout_error(&format!("a column of type {from} where the lake has {to}")))
         }
@@ -251,7 +291,7 @@ fn retype_struct(array: &StructArray, fields: &Fields) -> Result<StructArray> {
 mod tests {
     use super::*;
     use crate::iceberg::schema::table_schema;
-    use crate::window::relation::{Column, PgType, ReplicaIdentity};
+    use crate::window::relation::{Column, KeyForm, PgType, ReplicaIdentity};
 
     fn relation(types: Vec<PgType>) -> Relation {
         let column = |(at, pg_type)| Column {
@@ -261,6 +301,7 @@ mod tests {
             typmod: -1,
             pg_type,
             toastable: false,
+            field_version: 0,
         };
         Relation {
             oid: 1,
@@ -269,6 +310,7 @@ mod tests {
             columns: types.into_iter().enumerate().map(column).collect(),
             key: vec![0],
             identity: ReplicaIdentity::Default,
+            key_form: KeyForm::Columns,
         }
     }
 

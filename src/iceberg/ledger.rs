@@ -44,6 +44,7 @@ pub(crate) const LAKE_COMMIT_KEY: &str = "frazil.lake-commit";
 const STATE_KEY: &str = "frazil.state";
 const SLOT_KEY: &str = "frazil.slot";
 const TABLES_KEY: &str = "frazil.tables";
+const BEHIND_KEY: &str = "frazil.behind";
 
 /// Where the pipeline is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +100,19 @@ pub struct LedgerRecord {
     pub state: PipelineState,
     /// The replication slot.
     pub slot: String,
+    /// Tables that the lake does not hold at P because they are being copied afresh, by oid.
+    pub behind: BTreeMap<u32, Behind>,
+}
+
+/// A table that is not at P.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// `namespace.name`
+    pub table: String,
+    /// The position that its rows in the lake are of; 0/0 for one that the lake lacks.
+    pub position: Lsn,
+    /// Why it is copied.
+    pub cause: String,
 }
 
 impl LedgerRecord {
@@ -117,6 +131,7 @@ impl LedgerRecord {
             (LAKE_COMMIT_KEY.to_owned(), self.lake_commit.to_string()),
             (STATE_KEY.to_owned(), self.state.as_str().to_owned()),
             (SLOT_KEY.to_owned(), self.slot.clone()),
+            (BEHIND_KEY.to_owned(), serde_json::to_string(&self.behind).unwrap_or_default()),
         ]);
         // Set even when there is none: a property that is left out keeps its last value.
         let time = self.source_commit_time.clone().unwrap_or_default();
@@ -150,6 +165,11 @@ impl LedgerRecord {
             lake_commit: parse(get(LAKE_COMMIT_KEY)?, bad(LAKE_COMMIT_KEY))?,
             state: get(STATE_KEY)?.parse()?,
             slot: get(SLOT_KEY)?.to_owned(),
+            behind: match properties.get(BEHIND_KEY) {
+                None => BTreeMap::new(),
+                Some(text) => serde_json::from_str(text)
+                    .map_err(|e| ledger_error(BEHIND_KEY, text).with_source(e))?,
+            },
         })
     }
 }
@@ -257,6 +277,10 @@ mod tests {
             lake_commit: Uuid::now_v7(),
             state: PipelineState::Streaming,
             slot: "frazil".into(),
+            behind: BTreeMap::from([(
+                7,
+                Behind { table: "a.b".into(), position: Lsn(9), cause: "rewritten".into() },
+            )]),
         }
     }
 
@@ -271,7 +295,7 @@ mod tests {
     #[test]
     fn a_newer_record_is_refused() {
         let mut properties = record().to_properties();
-        properties.insert(FORMAT_VERSION_KEY.into(), "2".into());
+        properties.insert(FORMAT_VERSION_KEY.into(), "3".into());
         assert_eq!(LedgerRecord::from_properties(&properties).unwrap_err().code(), "LAKE_TOO_NEW");
     }
 }

@@ -35,8 +35,7 @@ pub struct LiveRows {
     fields: Vec<FieldRef>,
     files: VecDeque<(DataFile, i64)>,
     equality: Vec<EqualityDeletes>,
-    /// By file: positions, each with the sequence number of its delete.
-    positions: HashMap<String, Vec<(u64, i64)>>,
+    positions: DeletedPositions,
     current: Option<Current>,
 }
 
@@ -114,7 +113,7 @@ impl LiveRows {
             fields: fields(schema, ids)?,
             files: live_data_files(table).await?.into_iter().rev().collect(),
             equality: Vec::new(),
-            positions: HashMap::new(),
+            positions: DeletedPositions::default(),
             current: None,
         };
         for (file, sequence_number) in deletes {
@@ -159,9 +158,7 @@ impl LiveRows {
         let projection = open.project(&self.fields);
         let stream = open.builder().with_projection(projection.mask.clone()).build();
         let stream = stream.map_err(|e| open.failed(e))?;
-        let positions = self.positions.get(file.file_path()).into_iter().flatten();
-        let positions = positions.filter(|(_, delete)| *delete >= sequence_number);
-        let positions = positions.map(|(row, _)| *row).collect();
+        let positions = self.positions.of(file, sequence_number);
         Ok(Current { open, stream, projection, sequence_number, positions, row: 0 })
     }
 
@@ -188,25 +185,48 @@ impl LiveRows {
     }
 
     async fn add_positions(&mut self, file: &DataFile, sequence_number: i64) -> Result<()> {
-        let open = OpenFile::open(&self.storage, file, PageIndexPolicy::Skip).await?;
+        self.positions.read(&self.storage, file, sequence_number).await
+    }
+}
+
+/// Positions that are deleted, by file, each with the sequence number of its delete.
+#[derive(Debug, Default)]
+pub(crate) struct DeletedPositions(HashMap<String, Vec<(u64, i64)>>);
+
+impl DeletedPositions {
+    /// Adds those in a position delete file.
+    pub(crate) async fn read(
+        &mut self,
+        storage: &LakeStorage,
+        file: &DataFile,
+        sequence_number: i64,
+    ) -> Result<()> {
+        let open = OpenFile::open(storage, file, PageIndexPolicy::Skip).await?;
         let wanted = |id| open.metadata.schema().fields().iter().find(|f| field_id(f) == Some(id));
         let (Some(path), Some(pos)) = (wanted(POSITION_FILE_PATH), wanted(POSITION_POS)) else {
             let what = format!("{} is no position delete file", open.location);
             return Err(Error::fatal("LAKE_METADATA", what));
         };
-        let mut rows = read_all(&self.storage, file, vec![path.clone(), pos.clone()]).await?;
+        let mut rows = read_all(storage, file, vec![path.clone(), pos.clone()]).await?;
         while let Some(batch) = rows.next().await? {
             let paths = batch.column(0).as_string::<i32>();
             let positions = batch.column(1).as_primitive::<Int64Type>();
             for (path, row) in paths.iter().zip(positions.iter()) {
                 let row = row.and_then(|r| u64::try_from(r).ok());
                 if let Some((path, row)) = path.zip(row) {
-                    let of_file = self.positions.entry(path.to_owned()).or_default();
+                    let of_file = self.0.entry(path.to_owned()).or_default();
                     of_file.push((row, sequence_number));
                 }
             }
         }
         Ok(())
+    }
+
+    /// The rows of a data file that are deleted.
+    pub(crate) fn of(&self, file: &DataFile, sequence_number: i64) -> HashSet<u64> {
+        let positions = self.0.get(file.file_path()).into_iter().flatten();
+        let reached = positions.filter(|(_, delete)| *delete >= sequence_number);
+        reached.map(|(row, _)| *row).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Finding rows by key: newest file first, files and row groups skipped by their bounds, keys
 //! looked up in a hash map; O(rows read + keys).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow_array::{
@@ -11,12 +11,13 @@ use arrow_array::{
 use arrow_row::{OwnedRow, RowConverter, SortField};
 use arrow_schema::{DataType, FieldRef};
 use futures::TryStreamExt;
-use iceberg::spec::{DataFile, Datum, PrimitiveLiteral, Schema};
+use iceberg::spec::{DataContentType, DataFile, Datum, PrimitiveLiteral, Schema};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::file::metadata::PageIndexPolicy;
 
 use crate::error::{Error, Result};
 use crate::iceberg::layout::retype;
+use crate::iceberg::live_rows::DeletedPositions;
 use crate::iceberg::read::{OpenFile, field_id, fields};
 use crate::iceberg::storage::LakeStorage;
 
@@ -42,26 +43,97 @@ pub async fn locate(
     key_ids: &[i32],
     keys: &[ArrayRef],
 ) -> Result<Vec<Option<Place>>> {
-    let mut search = Search::new(fields(schema, key_ids)?, keys)?;
+    let search = Search::new(fields(schema, key_ids)?, keys)?;
+    let mut wanted: HashMap<&[u8], Option<Place>, foldhash::fast::RandomState> =
+        search.keys.iter().map(|key| (key.as_ref(), None)).collect();
+    let mut missing = wanted.len();
     for (index, (file, _)) in files.iter().enumerate() {
-        if search.missing == 0 {
+        if missing == 0 {
             break;
         }
-        if search.may_hold_file(file) {
-            search.scan(storage, index, file).await?;
+        if !search.may_hold_file(file) {
+            continue;
         }
+        let found = |key: &[u8], row| {
+            if let Some(known) = wanted.get_mut(key)
+                && known.is_none()
+            {
+                *known = Some(Place { file: index, row });
+                missing -= 1;
+            }
+        };
+        search.scan(storage, file, found).await?;
     }
-    Ok(search.places())
+    Ok(search.keys.iter().map(|key| wanted.get(key.as_ref()).copied().flatten()).collect())
 }
 
+/// How many live rows each of the keys has, in the files of a table (`data` and `deletes`, each
+/// with its sequence number): a row is live unless an equality delete of a larger number names its
+/// key, or a position delete it. Data files are all looked at, but for their bounds.
+///
+/// # Errors
+/// `LAKE_IO` (transient).
+pub async fn count_live(
+    storage: &LakeStorage,
+    schema: &Schema,
+    (data, deletes): (Files<'_>, Files<'_>),
+    key_ids: &[i32],
+    keys: &[ArrayRef],
+) -> Result<Vec<u64>> {
+    let search = Search::new(fields(schema, key_ids)?, keys)?;
+    let mut copies: HashMap<&[u8], Copies, foldhash::fast::RandomState> =
+        search.keys.iter().map(|key| (key.as_ref(), Copies::default())).collect();
+    let is_equality = |file: &DataFile| file.content_type() == DataContentType::EqualityDeletes;
+    let mut positions = DeletedPositions::default();
+    for (file, number) in deletes.iter().filter(|(file, _)| !is_equality(file)) {
+        positions.read(storage, file, *number).await?;
+    }
+    for (file, number) in data.iter().filter(|(file, _)| search.may_hold_file(file)) {
+        let gone = positions.of(file, *number);
+        let found = |key: &[u8], row| {
+            if let Some(copies) = copies.get_mut(key)
+                && !gone.contains(&row)
+            {
+                *copies.found.entry(*number).or_default() += 1;
+            }
+        };
+        search.scan(storage, file, found).await?;
+    }
+    let may_name = |file: &DataFile| is_equality(file) && search.may_hold_file(file);
+    for (file, number) in deletes.iter().filter(|(file, _)| may_name(file)) {
+        let found = |key: &[u8], _| {
+            if let Some(copies) = copies.get_mut(key) {
+                copies.deleted = copies.deleted.max(*number);
+            }
+        };
+        search.scan(storage, file, found).await?;
+    }
+    Ok(search.keys.iter().map(|key| copies.get(key.as_ref()).map_or(0, Copies::live)).collect())
+}
+
+type Files<'a> = &'a [(DataFile, i64)];
+
+/// Equal rows.
+#[derive(Debug, Default)]
+struct Copies {
+    /// How many there are of each sequence number.
+    found: BTreeMap<i64, u64>,
+    /// The largest sequence number of a delete.
+    deleted: i64,
+}
+
+impl Copies {
+    fn live(&self) -> u64 {
+        self.found.range(self.deleted..).map(|(_, rows)| rows).sum()
+    }
+}
+
+/// Keys to look for.
 struct Search {
     fields: Vec<FieldRef>,
     converter: RowConverter,
-    /// Key -> its place, once found.
-    wanted: HashMap<Box<[u8]>, Option<Place>, foldhash::fast::RandomState>,
-    /// The wanted keys in the order given.
-    order: Vec<Box<[u8]>>,
-    missing: usize,
+    /// In the order given.
+    keys: Vec<Box<[u8]>>,
     columns: Vec<KeyColumn>,
 }
 
@@ -90,20 +162,12 @@ impl Search {
         let keys: Vec<ArrayRef> = keys.collect::<Result<_>>()?;
         let converter = key_converter(&fields)?;
         let rows = converter.convert_columns(&keys).map_err(row_error)?;
-        let order: Vec<Box<[u8]>> = rows.iter().map(|row| row.as_ref().into()).collect();
-        let wanted: HashMap<_, _, _> = order.iter().map(|key| (key.clone(), None)).collect();
         Ok(Self {
             columns: keys.iter().map(KeyColumn::new).collect::<Result<_>>()?,
-            missing: wanted.len(),
+            keys: rows.iter().map(|row| row.as_ref().into()).collect(),
             fields,
             converter,
-            wanted,
-            order,
         })
-    }
-
-    fn places(&self) -> Vec<Option<Place>> {
-        self.order.iter().map(|key| self.wanted.get(key).copied().flatten()).collect()
     }
 
     fn may_hold_file(&self, file: &DataFile) -> bool {
@@ -139,7 +203,13 @@ impl Search {
         may.iter().enumerate().filter_map(|(group, may)| may.then_some(group)).collect()
     }
 
-    async fn scan(&mut self, storage: &LakeStorage, index: usize, file: &DataFile) -> Result<()> {
+    /// Shows `found` the key of every row that may be a wanted one, with its number in the file.
+    async fn scan(
+        &self,
+        storage: &LakeStorage,
+        file: &DataFile,
+        mut found: impl FnMut(&[u8], u64),
+    ) -> Result<()> {
         let open = OpenFile::open(storage, file, PageIndexPolicy::Skip).await?;
         let projection = open.project(&self.fields);
         for group in self.row_groups(&open) {
@@ -153,21 +223,12 @@ impl Search {
                 let keys = projection.apply(&read)?;
                 let keys = self.converter.convert_columns(keys.columns()).map_err(row_error)?;
                 for key in &keys {
-                    self.found(key.as_ref(), Place { file: index, row });
+                    found(key.as_ref(), row);
                     row += 1;
                 }
             }
         }
         Ok(())
-    }
-
-    fn found(&mut self, key: &[u8], place: Place) {
-        if let Some(known) = self.wanted.get_mut(key)
-            && known.is_none()
-        {
-            *known = Some(place);
-            self.missing -= 1;
-        }
     }
 }
 

@@ -33,7 +33,7 @@ pub use iceberg::{NamespaceIdent, TableIdent};
 use crate::error::Error;
 
 /// Version of everything that frazil writes into the lake under `frazil.`; a newer one is refused.
-pub const LAKE_FORMAT_VERSION: u32 = 1;
+pub const LAKE_FORMAT_VERSION: u32 = 2;
 
 /// Table property and snapshot summary key: [`LAKE_FORMAT_VERSION`].
 pub const FORMAT_VERSION_KEY: &str = "frazil.format-version";

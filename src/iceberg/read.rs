@@ -20,7 +20,7 @@ use crate::iceberg::manifests::{live_entries, live_manifests};
 use crate::iceberg::storage::LakeStorage;
 
 pub use crate::iceberg::live_rows::LiveRows;
-pub use crate::iceberg::locate::{Place, locate};
+pub use crate::iceberg::locate::{Place, count_live, locate};
 
 /// Live data files with their data sequence numbers, newest first.
 ///

@@ -11,8 +11,10 @@
 //! 4. All tables are created and filled by the first lake commit, with P = L. Before it there is
 //!    nothing to clean up but files nobody refers to; a crash begins again.
 
+pub(crate) mod afresh;
 mod copy;
 mod plan;
+pub(crate) mod slot;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,12 +38,10 @@ use crate::postgres::dsn::Source;
 use crate::postgres::publication::{self, Publish};
 use crate::postgres::quote::{literal, qualified};
 use crate::postgres::server_error::from_sql;
-use crate::postgres::session::{CreatedSlot, Session, SlotOptions};
-use crate::postgres::slot;
+use crate::postgres::session::Session;
 use crate::postgres::sql::connect_sql;
 use crate::postgres::tables::{CandidateTable, candidate_tables};
 use crate::progress::Lsn;
-use crate::window::relation::ReplicaIdentity;
 
 use plan::Piece;
 
@@ -64,13 +64,15 @@ pub async fn take(
         let mut session = Session::connect(source, "initial-snapshot").await?;
         let identity = session.identify_system().await?;
         let position = Position { timeline: identity.timeline, system_id: identity.system_id };
-        let created = export_snapshot(&client, &mut session, settings).await?;
+        let created = slot::export_snapshot(&client, &mut session, settings, shutdown).await?;
         let tables = selected(&client, &publications, settings).await?;
         let files = match settings.initial_snapshot {
             InitialSnapshot::Never => vec![Vec::new(); tables.len()],
             InitialSnapshot::Initial | InitialSnapshot::Only => {
                 let snapshot = created.snapshot_name.as_deref().unwrap_or_default();
-                let copy = copy_tables(source, snapshot, lake, &tables, (settings, stats));
+                let targets = targets(lake, &tables).await?;
+                let of = (tables.as_slice(), targets.as_slice());
+                let copy = copy_tables(source, snapshot, lake, of, (settings, stats));
                 let copied = tokio::select! {
                     biased;
                     // A stop: nothing is visible yet, the next start begins again.
@@ -169,25 +171,6 @@ fn to_publish(tables: Vec<CandidateTable>, settings: &Settings) -> Result<(Vec<N
 /// Schema and table.
 type Name = (String, String);
 
-/// Creates the slot; where it exists, a temporary one that lives as long as `session`.
-async fn export_snapshot(
-    client: &Client,
-    session: &mut Session,
-    settings: &Settings,
-) -> Result<CreatedSlot> {
-    match slot::slot_info(client, &settings.slot).await? {
-        None => session.create_slot(&settings.slot, exporting(false)).await,
-        Some(_) => {
-            let name = format!("frazil_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-            session.create_slot(&name, exporting(true)).await
-        }
-    }
-}
-
-fn exporting(temporary: bool) -> SlotOptions {
-    SlotOptions { temporary, export_snapshot: true, failover: false, two_phase: false }
-}
-
 /// The published tables that `--tables` selects.
 pub(crate) async fn selected(
     client: &Client,
@@ -195,7 +178,7 @@ pub(crate) async fn selected(
     settings: &Settings,
 ) -> Result<Vec<SourceTable>> {
     let tables = catalog::load_relations(client, publications, None).await?;
-    let chosen: Vec<SourceTable> = tables
+    let mut chosen: Vec<SourceTable> = tables
         .into_iter()
         .filter(|t| settings.tables.selects(&t.relation.namespace, &t.relation.name))
         .collect();
@@ -206,9 +189,7 @@ pub(crate) async fn selected(
         )
         .with_cure("see what is published: SELECT * FROM pg_publication_tables"));
     }
-    for table in &chosen {
-        refuse_unsupported(table)?;
-    }
+    chosen.iter_mut().for_each(|table| settings.choose_key(&mut table.relation));
     Ok(chosen)
 }
 
@@ -230,24 +211,6 @@ async fn refuse_existing(lake: &Lake, tables: &[SourceTable]) -> Result<()> {
     Ok(())
 }
 
-/// Stops at what this version can't replicate exactly.
-fn refuse_unsupported(table: &SourceTable) -> Result<()> {
-    let relation = &table.relation;
-    if relation.identity == ReplicaIdentity::Full && relation.key.is_empty() {
-        return Err(Error::table(
-            "FULL_WITHOUT_KEY",
-            relation.display(),
-            "REPLICA IDENTITY FULL without a primary key: equal rows can't be told apart yet",
-        )
-        .with_cure(format!(
-            "ALTER TABLE {0} ADD PRIMARY KEY (...), or leave it out: --tables '!{1}'",
-            qualified(&relation.namespace, &relation.name),
-            relation.display()
-        )));
-    }
-    Ok(())
-}
-
 #[expect(clippy::as_conversions, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn estimated_rows(table: &SourceTable) -> u64 {
     table.estimated_rows.max(0.0) as u64
@@ -258,7 +221,7 @@ async fn copy_tables(
     source: &Source,
     snapshot: &str,
     lake: &Arc<Lake>,
-    tables: &[SourceTable],
+    (tables, targets): (&[SourceTable], &[Arc<ParquetTarget>]),
     (settings, stats): (&Settings, &Arc<Stats>),
 ) -> Result<Option<Vec<Vec<SegmentFiles>>>> {
     let coordinator = import_snapshot(source, snapshot).await?;
@@ -272,7 +235,6 @@ async fn copy_tables(
     pieces.reverse();
     let workers = settings.workers.min(pieces.len()).max(1);
     let queue = Arc::new(Mutex::new(pieces));
-    let targets = targets(lake, tables).await?;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..workers {
         let client = import_snapshot(source, snapshot).await?;
@@ -283,7 +245,7 @@ async fn copy_tables(
             client,
             queue: Arc::clone(&queue),
             lake: Arc::clone(lake),
-            targets: targets.clone(),
+            targets: targets.to_vec(),
             stats: Arc::clone(stats),
         };
         let handle = tokio::runtime::Handle::current();

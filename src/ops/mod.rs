@@ -18,6 +18,14 @@ pub fn crash_point(name: &str) {
     let _ = name;
 }
 
+/// Whether a test has switched this failpoint on; never without the feature `failpoints`.
+#[must_use]
+pub fn is_failpoint_on(name: &str) -> bool {
+    fail::fail_point!(name, |_| true);
+    let _ = name;
+    false
+}
+
 /// Arms the crash points that the environment variable `FAILPOINTS` names (the crate `fail`:
 /// `name=1*off->return` ends the process at the second pass), for as long as the process lives.
 /// Does nothing without the feature `failpoints`.

@@ -1,6 +1,6 @@
 //! The window, and the one lake commit it becomes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,18 +12,21 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::iceberg::committer::{LakeCommit, TableChange, patient_table};
+use crate::iceberg::committer::{LakeCommit, NewTable, TableChange, patient_table};
 use crate::iceberg::lake::Lake;
-use crate::iceberg::ledger::{LedgerRecord, PipelineState};
+use crate::iceberg::ledger::{Behind, LedgerRecord, PIPELINE_KEY, PipelineState};
 use crate::iceberg::row_delta::{Rewritten, RowDelta, SegmentFiles};
-use crate::iceberg::{POSITION_KEY, Schema, read, rewrite, schema};
+use crate::iceberg::schema::GoOn;
+use crate::iceberg::{OID_KEY, POSITION_KEY, Schema, read, rewrite, schema};
 use crate::progress::Lsn;
 
+use super::facts::FACTS_KEY;
 use super::intake::{Intake, TransactionEnd};
+use super::past::Past;
+use super::refresh::Adopted;
 use super::start::Position;
-use super::tables::{Evolution, FACTS_KEY, TableState, Tables};
-use super::toast::Past;
-use super::write::{Ticket, Writers};
+use super::tables::{Evolution, TableState, Tables};
+use super::write::{Ticket, Writers, Written};
 
 /// Tables of a lake commit that are looked at in the catalog at the same time.
 const TABLES_PARALLEL: usize = 8;
@@ -38,6 +41,10 @@ pub(crate) struct Window {
     is_idle: bool,
     segments: Vec<Ticket>,
     evolutions: Vec<Evolution>,
+    /// Tables that come back with copies of their own.
+    adopted: Vec<Adopted>,
+    /// Tables that this lake commit leaves as they are.
+    behind: BTreeMap<u32, Behind>,
     end_lsn: Lsn,
     commit_time_us: Option<i64>,
     source_transactions: u64,
@@ -75,6 +82,8 @@ impl Window {
             is_idle: false,
             segments: Vec::new(),
             evolutions: Vec::new(),
+            adopted: Vec::new(),
+            behind: BTreeMap::new(),
             end_lsn,
             commit_time_us: None,
             source_transactions: 0,
@@ -133,11 +142,8 @@ impl Window {
     /// Closes the intake's segment and starts writing it.
     pub(crate) fn seal(&mut self, intake: &mut Intake, tables: &Tables, writers: &Writers) {
         let Some(segment) = intake.take_segment() else { return };
-        let past = Past {
-            committed: self.committed.subscribe(),
-            window: self.number,
-            segments: self.segments.iter().map(|ticket| ticket.seen.clone()).collect(),
-        };
+        let segments = self.segments.iter().map(|ticket| ticket.seen.clone()).collect();
+        let past = Past { segments, ..self.past() };
         self.segments.push(writers.write(segment, tables.targets(), past));
     }
 
@@ -153,6 +159,22 @@ impl Window {
         Ok(())
     }
 
+    /// Where it ends, as far as it has come.
+    pub(crate) fn end_lsn(&self) -> Lsn {
+        self.end_lsn
+    }
+
+    /// What came before it.
+    pub(crate) fn past(&self) -> Past {
+        let segments = Vec::new();
+        Past { committed: self.committed.subscribe(), window: self.number, segments }
+    }
+
+    /// Tables that come back here, and those that are left as they are.
+    pub(crate) fn refreshed(&mut self, adopted: Vec<Adopted>, behind: BTreeMap<u32, Behind>) {
+        (self.adopted, self.behind) = (adopted, behind);
+    }
+
     /// Tells those who wait for older rows that window `number` is in the lake.
     pub(crate) fn previous_committed(&self, number: u64) {
         self.committed.send_replace(number);
@@ -162,26 +184,21 @@ impl Window {
 /// Makes the lake commit of `window`, which holds all source transactions after `base`.
 pub(crate) async fn commit_window(
     lake: Arc<Lake>,
-    window: Window,
+    mut window: Window,
     tables: Arc<HashMap<u32, TableState>>,
     (base, position): (Lsn, Position),
 ) -> Result<Committed> {
-    let mut per_table: HashMap<u32, Gathered> = HashMap::new();
-    let (mut changes, mut rows_written) = (0, 0);
-    for ticket in window.segments {
-        let written = ticket.task.await.map_err(|panic| {
-            Error::fatal("WRITER", "a segment's writer broke off").with_source(panic)
-        })??;
-        for (&oid, table) in written.iter() {
-            changes += table.changes;
-            rows_written += table.files.rows_inserted;
-            per_table.entry(oid).or_default().add(table.files.clone(), table.truncated);
-        }
+    let mut gathered = AllGathered::default();
+    for ticket in std::mem::take(&mut window.segments) {
+        let written = ticket.task.await.map_err(broken_off)??;
+        gathered.add(&written);
+    }
+    gathered.leave_out(&window);
+    for adopted in std::mem::take(&mut window.adopted) {
+        gathered.adopt(adopted).await?;
     }
     crate::ops::crash_point("files_written");
-    for evolution in &window.evolutions {
-        per_table.entry(evolution.oid).or_default().evolve(evolution);
-    }
+    let AllGathered { per_table, changes, rows_written } = gathered;
     let oids: Vec<u32> = per_table.keys().copied().collect();
     let found = per_table.into_iter().filter_map(|(oid, files)| Some((tables.get(&oid)?, files)));
     let found: Vec<_> = found.collect();
@@ -195,9 +212,53 @@ pub(crate) async fn commit_window(
     ledger.source_commit_time = window.commit_time_us.map(crate::ops::rfc3339);
     ledger.source_transactions = window.source_transactions;
     ledger.rows = rows;
+    ledger.behind = window.behind;
     let lake_commit = LakeCommit { ledger, base: Some(base), changes: table_changes };
     let committed_lsn = lake.committer.commit(&lake_commit).await?;
     Ok(Committed { number: window.number, committed_lsn, changes, rows_written, tables: oids })
+}
+
+fn broken_off(panic: tokio::task::JoinError) -> Error {
+    Error::fatal("WRITER", "a segment's writer broke off").with_source(panic)
+}
+
+/// What all tables get in this lake commit.
+#[derive(Debug, Default)]
+struct AllGathered {
+    per_table: HashMap<u32, Gathered>,
+    changes: u64,
+    rows_written: u64,
+}
+
+impl AllGathered {
+    fn add(&mut self, written: &Written) {
+        for (&oid, table) in written.iter() {
+            self.changes += table.changes;
+            self.rows_written += table.files.rows_inserted;
+            self.per_table.entry(oid).or_default().add(table.files.clone(), table.truncated);
+        }
+    }
+
+    /// Tables that are behind get nothing, the others the shapes they have now.
+    fn leave_out(&mut self, window: &Window) {
+        self.per_table.retain(|oid, _| !window.behind.contains_key(oid));
+        for evolution in &window.evolutions {
+            if !window.behind.contains_key(&evolution.oid) {
+                self.per_table.entry(evolution.oid).or_default().evolve(evolution);
+            }
+        }
+    }
+
+    /// A table comes back: what the window had of it before counts no longer.
+    async fn adopt(&mut self, adopted: Adopted) -> Result<()> {
+        let files = adopted.files.await.map_err(broken_off)??;
+        self.per_table.insert(adopted.oid, Gathered::adopted(adopted.go_on));
+        for written in &files {
+            self.add(written);
+        }
+        crate::ops::crash_point("refresh_adopted");
+        Ok(())
+    }
 }
 
 /// A ledger record without rows.
@@ -214,24 +275,38 @@ pub(crate) fn ledger_record(
         system_id: position.system_id,
         source_commit_time: None,
         source_transactions: 0,
-        rows: std::collections::BTreeMap::default(),
+        rows: BTreeMap::default(),
         lake_commit: uuid::Uuid::now_v7(),
         state,
         slot: lake.pipeline_id.clone(),
+        behind: BTreeMap::default(),
     }
 }
 
 /// What one table gets in this lake commit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gathered {
     segments: Vec<SegmentFiles>,
     truncated: bool,
     is_evolved: bool,
     /// New columns by field id, each with the value that older rows have.
     constants: Vec<(i32, ArrayRef)>,
+    /// How the lake table goes on; `None` where it is born.
+    go_on: Option<GoOn>,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self::adopted(Some(GoOn::Keep))
+    }
 }
 
 impl Gathered {
+    fn adopted(go_on: Option<GoOn>) -> Self {
+        let (segments, constants) = (Vec::new(), Vec::new());
+        Self { segments, truncated: false, is_evolved: false, constants, go_on }
+    }
+
     fn add(&mut self, files: SegmentFiles, truncated: bool) {
         if truncated {
             self.segments.clear();
@@ -256,14 +331,15 @@ impl Gathered {
         end_lsn: Lsn,
     ) -> Result<TableChange> {
         let has_raw = self.segments.iter().any(|files| files.has_raw);
-        let ident = &table.target.ident;
+        let (ident, relation) = (&table.target.ident, &table.target.relation);
+        let Some(go_on) = self.go_on else { return self.into_new(lake, table, end_lsn) };
         let current = patient_table(lake.committer.as_ref(), ident).await?.ok_or_else(|| {
             Error::fatal("LAKE_REWOUND", "the lake table is gone")
-                .with_table(table.target.relation.display())
+                .with_table(relation.display())
                 .with_cure("restore it, or start a new lake (frazil drop, then frazil run)")
         })?;
         let before = current.metadata().current_schema();
-        let schema = schema::evolve(before, &table.target.relation, has_raw)?;
+        let schema = schema::evolve(before, relation, has_raw, go_on)?;
         let rewritten = match &schema {
             Some(schema) => self.backfill(lake, &current, table, schema).await?,
             None => Vec::new(),
@@ -276,10 +352,22 @@ impl Gathered {
             ..RowDelta::default()
         };
         delta.summary.insert(POSITION_KEY.to_owned(), end_lsn.to_string());
-        if self.is_evolved || table.facts_changed {
+        if self.is_evolved || table.facts_changed || go_on != GoOn::Keep {
             delta.properties.insert(FACTS_KEY.to_owned(), table.facts.to_json()?);
+            delta.properties.insert(OID_KEY.to_owned(), relation.oid.to_string());
         }
         Ok(TableChange { ident: ident.clone(), create: None, delta })
+    }
+
+    /// A table that is born here.
+    fn into_new(self, lake: &Lake, table: &TableState, end_lsn: Lsn) -> Result<TableChange> {
+        let has_raw = self.segments.iter().any(|files| files.has_raw);
+        let mut create = NewTable::for_relation(&table.target.relation, has_raw)?;
+        create.properties.insert(FACTS_KEY.to_owned(), table.facts.to_json()?);
+        create.properties.insert(PIPELINE_KEY.to_owned(), lake.pipeline_id.clone());
+        let summary = HashMap::from([(POSITION_KEY.to_owned(), end_lsn.to_string())]);
+        let delta = RowDelta { segments: self.segments, summary, ..RowDelta::default() };
+        Ok(TableChange { ident: table.target.ident.clone(), create: Some(create), delta })
     }
 
     /// Older rows get the constant of a column that was added with a default (case 91): those of

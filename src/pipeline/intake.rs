@@ -2,6 +2,7 @@
 //! beginning of a message that has not arrived whole when its segment closes.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -11,9 +12,20 @@ use crate::progress::Lsn;
 use crate::window::relation::Relation;
 use crate::window::segment::Segment;
 
+use super::held::Held;
+use super::refresh::ResyncWish;
+
 /// Raw bytes of one segment. Measured (`docs/performance.md`): larger ones cost memory and cache
 /// misses in the fold, smaller ones files.
 pub(crate) const SEGMENT_BYTES: usize = 16 << 20;
+/// [`SEGMENT_BYTES`], or what a test asks for by the fail point `segment_bytes`.
+fn segment_bytes() -> usize {
+    fail::fail_point!("segment_bytes", |bytes| {
+        bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(SEGMENT_BYTES)
+    });
+    SEGMENT_BYTES
+}
+
 /// Room kept beyond that for what a read brings at once.
 const SEGMENT_SLACK: usize = 2 << 20;
 /// 2000-01-01 UTC, from which Postgres counts, in microseconds since 1970-01-01 UTC.
@@ -32,6 +44,8 @@ pub(crate) enum Step {
     Relation(WireRelation),
     /// A source transaction is complete.
     TransactionEnd(TransactionEnd),
+    /// Somebody wishes tables to be copied afresh.
+    Resync(ResyncWish),
     /// The server says where its WAL ends, and may ask for an answer.
     Keepalive { wal_end: Lsn, reply: bool },
     /// The server ended the stream.
@@ -54,13 +68,14 @@ enum Known {
     Followed(Arc<Relation>, WireRelation),
     /// Published, but not selected by `--tables`.
     Ignored,
-    /// Published and selected, but not in the lake.
-    New(String),
+    /// Being copied afresh: its changes wait for the copy.
+    Held(Box<Held>),
 }
 
 #[derive(Debug, Clone)]
 struct OpenTransaction {
     final_lsn: Lsn,
+    xid: u32,
     /// Where its BEGIN stands, while that is in the current segment.
     begins_at: Option<usize>,
     is_wanted: bool,
@@ -80,9 +95,16 @@ pub(crate) struct Intake {
     /// The same for tables that are ahead of P, in a catalog that commits tables one by one.
     ahead: HashMap<u32, Lsn>,
     max_message_bytes: usize,
+    segment_bytes: usize,
     is_cut: bool,
     /// What had arrived after the cut, from the beginning of a message on.
     after_cut: Vec<u8>,
+    /// The frame that is looked at.
+    frame: Range<usize>,
+    /// Tables whose changes in the open source transaction are held.
+    held_open: Vec<u32>,
+    /// Changes of other tables are none of its business.
+    only: Option<u32>,
 }
 
 impl Intake {
@@ -98,9 +120,33 @@ impl Intake {
             resume_lsn,
             ahead,
             max_message_bytes,
+            segment_bytes: segment_bytes(),
             is_cut: false,
             after_cut: Vec::new(),
+            frame: 0..0,
+            held_open: Vec::new(),
+            only: None,
         }
+    }
+
+    /// An intake for the changes of one table, from the source transaction that commits at
+    /// `resume_lsn` on.
+    pub(crate) fn of_one_table(
+        relation: &Arc<Relation>,
+        resume_lsn: Lsn,
+        max_message_bytes: usize,
+    ) -> Self {
+        let mut intake = Self::new(resume_lsn, HashMap::new(), max_message_bytes);
+        intake.only = Some(relation.oid);
+        let wire = WireRelation {
+            oid: relation.oid,
+            namespace: String::new(),
+            name: String::new(),
+            identity: 0,
+            columns: Vec::new(),
+        };
+        intake.follow(Arc::clone(relation), wire);
+        intake
     }
 
     /// Where the socket writes.
@@ -118,6 +164,11 @@ impl Intake {
         self.open.is_some()
     }
 
+    /// The transaction id of the source transaction that is open.
+    pub(crate) fn open_xid(&self) -> Option<u32> {
+        self.open.as_ref().map(|open| open.xid)
+    }
+
     /// Whether nothing more may be read: see [`Intake::cut_open_transaction`].
     pub(crate) fn is_cut(&self) -> bool {
         self.is_cut
@@ -126,7 +177,7 @@ impl Intake {
     /// Goes on to the next event the conductor is needed for.
     pub(crate) fn step(&mut self) -> Result<Step> {
         loop {
-            if self.at >= SEGMENT_BYTES {
+            if self.at >= self.segment_bytes {
                 return Ok(Step::SegmentFull);
             }
             let frame_at = self.at;
@@ -134,6 +185,7 @@ impl Intake {
             else {
                 return Ok(Step::Drained);
             };
+            self.frame = frame_at..self.at;
             let step = match frame {
                 Frame::XLogData { body, wal_start, .. } => self
                     .message(body.start, body.end, frame_at)
@@ -165,20 +217,17 @@ impl Intake {
             Message::Delete { oid, old } => {
                 self.change(oid, |relation, segment| {
                     let (buf, fold) = segment.fold(relation);
-                    fold.delete(buf, old.1)
+                    fold.delete(buf, old)
                 })?;
             }
             Message::Truncate { oids, .. } => self.truncate(&oids)?,
-            Message::Begin { final_lsn, .. } => self.begin(final_lsn, frame_at)?,
+            Message::Begin { final_lsn, xid, .. } => self.begin(final_lsn, xid, frame_at)?,
             Message::Commit { end_lsn, commit_time_us, .. } => {
                 return self.commit(end_lsn, commit_time_us + POSTGRES_EPOCH_US).map(Some);
             }
             Message::Relation(wire) => return Ok(self.relation(wire)),
-            Message::LogicalMessage { transactional: true, prefix, .. } => {
-                let ours = self.segment.buf.get(prefix) == Some(MESSAGE_PREFIX.as_bytes());
-                if let Some(open) = &mut self.open {
-                    open.is_wanted |= ours;
-                }
+            Message::LogicalMessage { transactional: true, prefix, content, .. } => {
+                return Ok(self.logical_message(prefix, content));
             }
             // Outside transactions, or of no consequence for the lake (case 25).
             Message::LogicalMessage { .. } | Message::Origin { .. } | Message::Type { .. } => {}
@@ -192,14 +241,14 @@ impl Intake {
         Ok(None)
     }
 
-    fn begin(&mut self, final_lsn: Lsn, frame_at: usize) -> Result<()> {
+    fn begin(&mut self, final_lsn: Lsn, xid: u32, frame_at: usize) -> Result<()> {
         if let Some(open) = &self.open {
             let message =
                 format!("BEGIN within the transaction that commits at {}", open.final_lsn);
             return Err(Error::fatal("PROTOCOL", message));
         }
-        self.open =
-            Some(OpenTransaction { final_lsn, begins_at: Some(frame_at), is_wanted: false });
+        let begins_at = Some(frame_at);
+        self.open = Some(OpenTransaction { final_lsn, xid, begins_at, is_wanted: false });
         Ok(())
     }
 
@@ -209,6 +258,11 @@ impl Intake {
             .take()
             .ok_or_else(|| Error::fatal("PROTOCOL", "COMMIT without BEGIN").with_lsn(end_lsn))?;
         let is_wanted = open.is_wanted;
+        for oid in self.held_open.drain(..) {
+            if let Some(Known::Held(held)) = self.relations.get_mut(&oid) {
+                held.commit(self.segment.buf.get(self.frame.clone()).unwrap_or_default())?;
+            }
+        }
         Ok(Step::TransactionEnd(TransactionEnd { end_lsn, commit_time_us, is_wanted }))
     }
 
@@ -228,13 +282,21 @@ impl Intake {
         {
             return Ok(());
         }
-        match self.relations.get(&oid) {
+        match self.relations.get_mut(&oid) {
             Some(Known::Followed(relation, _)) => {
                 open.is_wanted = true;
                 apply(relation, &mut self.segment)
             }
             Some(Known::Ignored) => Ok(()),
-            Some(Known::New(name)) => Err(new_table(name)),
+            Some(Known::Held(held)) => {
+                open.is_wanted = true;
+                if !self.held_open.contains(&oid) {
+                    self.held_open.push(oid);
+                }
+                let frame = self.segment.buf.get(self.frame.clone()).unwrap_or_default();
+                held.change(open.final_lsn, frame)
+            }
+            None if self.only.is_some_and(|only| only != oid) => Ok(()),
             None => Err(Error::transient(
                 "UNKNOWN_RELATION",
                 format!("a change of the table with oid {oid}, which was never described"),
@@ -252,9 +314,29 @@ impl Intake {
         Ok(())
     }
 
+    /// A logical message within a source transaction that the lake does not hold: ours asks to be
+    /// seen, and may say something.
+    fn logical_message(&mut self, prefix: Range<usize>, content: Range<usize>) -> Option<Step> {
+        let open = self.open.as_mut().filter(|open| open.final_lsn >= self.resume_lsn)?;
+        let text = |range| std::str::from_utf8(self.segment.buf.get(range)?).ok();
+        match text(prefix)? {
+            MESSAGE_PREFIX => open.is_wanted = true,
+            ResyncWish::PREFIX => {
+                open.is_wanted = true;
+                return ResyncWish::parse(text(content)?).map(Step::Resync);
+            }
+            _ => {}
+        }
+        None
+    }
+
     fn relation(&mut self, wire: WireRelation) -> Option<Step> {
-        match self.relations.get(&wire.oid) {
+        match self.relations.get_mut(&wire.oid) {
             Some(Known::Ignored) => None,
+            Some(Known::Held(held)) => {
+                held.describe(self.open.as_ref().map_or(Lsn::ZERO, |open| open.final_lsn), wire);
+                None
+            }
             _ => Some(Step::Relation(wire)),
         }
     }
@@ -274,9 +356,32 @@ impl Intake {
         self.relations.insert(oid, Known::Ignored);
     }
 
-    /// The first change of this table stops the stream: its older rows were never copied.
-    pub(crate) fn expect_no_changes(&mut self, oid: u32, name: String) {
-        self.relations.insert(oid, Known::New(name));
+    /// From here on changes of this table wait for its copy; those that wait already are dropped.
+    /// `wire`: its last description, where the stream gave one.
+    pub(crate) fn hold(&mut self, oid: u32, wire: Option<WireRelation>) {
+        let last = match self.relations.remove(&oid) {
+            Some(Known::Followed(_, wire)) => Some(wire),
+            Some(Known::Held(held)) => held.into_last_shape(),
+            Some(Known::Ignored) | None => None,
+        };
+        let mut held = Box::<Held>::default();
+        if let Some(wire) = wire.or(last) {
+            held.describe(Lsn::ZERO, wire);
+        }
+        self.held_open.retain(|open| *open != oid);
+        self.relations.insert(oid, Known::Held(held));
+    }
+
+    /// Ends the wait: what was held. The table is unknown until it is followed or described again.
+    pub(crate) fn release(&mut self, oid: u32) -> Option<Held> {
+        match self.relations.remove(&oid) {
+            Some(Known::Held(held)) => Some(*held),
+            Some(other) => {
+                self.relations.insert(oid, other);
+                None
+            }
+            None => None,
+        }
     }
 
     /// Closes the segment. `None` when no followed table changed in it.
@@ -324,6 +429,11 @@ impl Intake {
 
     fn stop_reading(&mut self) {
         if !self.is_cut {
+            // What comes once more after the cut must not be held twice, and who leaves adopts
+            // nothing.
+            for known in self.relations.values_mut().filter(|k| matches!(k, Known::Held(_))) {
+                *known = Known::Ignored;
+            }
             self.after_cut = self.segment.buf.get(self.at..).unwrap_or_default().to_vec();
             self.is_cut = true;
         }
@@ -345,12 +455,4 @@ impl Intake {
         self.at = 0;
         self.segment = Segment::default();
     }
-}
-
-fn new_table(name: &str) -> Error {
-    Error::table("TABLE_ADDED", name, "the table was published after the initial snapshot")
-        .with_cure(
-            "its older rows are not in the lake: leave it out with --tables '!...', or start a new \
-             lake (frazil drop, then frazil run into an empty folder)",
-        )
 }

@@ -9,11 +9,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use crate::config::Settings;
+use crate::config::{Settings, SlotLoss};
 use crate::error::{Error, Result};
 use crate::iceberg::POSITION_KEY;
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{LedgerRecord, PIPELINE_KEY};
+use crate::initial_snapshot::afresh::Context;
+use crate::initial_snapshot::slot::export_snapshot;
 use crate::ops::{Shutdown, Stats};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::dsn::Source;
@@ -23,10 +25,13 @@ use crate::postgres::slot::{self, SlotInfo};
 use crate::postgres::sql::connect_sql;
 use crate::postgres::stream::StreamOptions;
 use crate::progress::{Lsn, Progress};
+use crate::window::relation::Relation;
 
 use super::commit::Window;
+use super::facts::{FACTS_KEY, SourceFacts, Stale, compare, stale};
 use super::intake::Intake;
-use super::tables::{FACTS_KEY, SourceFacts, TableState, Tables, compare};
+use super::refresh::Refreshes;
+use super::tables::{TableState, Tables};
 use super::write::{ParquetTarget, Writers};
 use super::{Flow, feedback_every};
 
@@ -55,50 +60,72 @@ pub(super) async fn connect(
     let committed_lsn = ledger.committed_lsn;
     let client = connect_sql(source, "stream").await?;
     let slot = slot::slot_info(&client, &settings.slot).await?;
-    check_slot(slot, settings, &source.database, committed_lsn)?;
+    let is_there = slot.is_some();
+    let fits = check_slot(slot, settings, &source.database, committed_lsn);
     let mut session = Session::connect(source, "stream").await?;
     let identity = session.identify_system().await?;
     check_history(&mut session, &identity, &ledger).await?;
+    // The slot is looked at after the lake: whoever has it may have moved both in between.
+    if fits.is_err() {
+        check_not_moved(lake, committed_lsn).await?;
+    }
+    let lost = slot_lost(fits, (&client, &mut session, is_there), settings, shutdown).await?;
     let publications = publications(&client, settings).await?;
     let source_tables = catalog::load_relations(&client, &publications, None).await?;
-    let states = lake_tables(lake, &source_tables).await?;
+    let states = lake_tables(lake).await?;
     let version = catalog::server_version(&client).await?;
-    let binary = version >= VERSION_14 && has_binary_forms(&states, &source_tables);
+    let binary = version >= VERSION_14 && has_binary_forms(&states, &source_tables, settings);
     let options = stream_options(settings, committed_lsn, &publications, (version, binary));
     let stream = session.start_replication(&options).await?;
     // The slot is ours only now: whoever had it until then may have moved P.
-    let now = lake.committer.position().await?;
-    if now.map(|record| record.committed_lsn) != Some(committed_lsn) {
-        let message = "another frazil has moved the lake's position; starting again from there";
-        return Err(Error::transient("POSITION_MOVED", message).with_lsn(committed_lsn));
-    }
+    check_not_moved(lake, committed_lsn).await?;
     stats.resumed(committed_lsn);
-    tracing::info!(
-        slot = settings.slot,
-        position = %committed_lsn,
-        tables = states.len(),
-        binary,
-        "following the stream"
-    );
+    let (slot, tables) = (&settings.slot, states.len());
+    tracing::info!(slot, position = %committed_lsn, tables, binary, "following the stream");
+    let stale = stale_tables(&states, &source_tables, &ledger, lost);
     let interval = if until.is_some() { EAGER_FEEDBACK } else { stream.status_interval() };
-    Ok(Flow {
+    let context = Context {
+        source: source.clone(),
+        lake: Arc::clone(lake),
+        settings: settings.clone(),
+        publications: publications.clone(),
+        is_binary: binary,
+        shutdown: shutdown.clone(),
+        stats: Arc::clone(stats),
+    };
+    let mut flow = Flow {
         stream,
         intake: Intake::new(committed_lsn, ahead(&states, committed_lsn), settings.max_value_bytes),
         window: Window::first(committed_lsn),
         committing: None,
         writers: Writers::new(Arc::clone(lake), settings.window_bytes_max / 2),
         tables: Tables::new((client, publications), settings.tables.clone(), binary, states),
+        refreshes: Refreshes::new(context),
         progress: Progress::resume(committed_lsn),
         position: Position { timeline: identity.timeline, system_id: identity.system_id },
         last_commit: Instant::now(),
         feedback: feedback_every(interval),
+        heard: Instant::now(),
         commit_interval: settings.commit_interval,
         until,
         leaving: None,
         shutdown: shutdown.clone(),
         lake: Arc::clone(lake),
         stats: Arc::clone(stats),
-    })
+    };
+    let new = flow.tables.new_tables(&source_tables, |_| false);
+    flow.refresh(stale.into_iter().chain(new).collect())?;
+    flow.refreshes.resume(&ledger.behind);
+    Ok(flow)
+}
+
+async fn check_not_moved(lake: &Lake, committed_lsn: Lsn) -> Result<()> {
+    let now = lake.committer.position().await?;
+    if now.map(|record| record.committed_lsn) == Some(committed_lsn) {
+        return Ok(());
+    }
+    let message = "another frazil has moved the lake's position; starting again from there";
+    Err(Error::transient("POSITION_MOVED", message).with_lsn(committed_lsn))
 }
 
 fn no_position() -> Error {
@@ -120,7 +147,7 @@ fn stream_options(
         messages: version >= VERSION_14,
         streaming: false,
         two_phase: false,
-        origin: None,
+        origin: settings.only_local_origin.then(|| "none".to_owned()),
     }
 }
 
@@ -132,8 +159,8 @@ fn check_slot(
     committed_lsn: Lsn,
 ) -> Result<()> {
     let name = &settings.slot;
-    let resync = "changes between the lake's position and now may be gone: start a new lake \
-                  (frazil drop, then frazil run into an empty folder)";
+    let resync = "changes between the lake's position and now may be gone: copy all tables afresh \
+                  (source.on_slot_loss: resync), or start a new lake";
     let Some(slot) = slot else {
         return Err(Error::fatal(
             "SLOT_LOST",
@@ -240,13 +267,58 @@ async fn publications(client: &Client, settings: &Settings) -> Result<Vec<String
     Ok(publications)
 }
 
-/// The lake's tables that this pipeline follows, with the source tables they are bound to.
-async fn lake_tables(
-    lake: &Arc<Lake>,
+/// What is missing between P and where a slot can begin, where that is no reason to stop: a new
+/// slot is made if need be.
+async fn slot_lost(
+    fits: Result<()>,
+    (client, session, is_there): (&Client, &mut Session, bool),
+    settings: &Settings,
+    shutdown: &Shutdown,
+) -> Result<Option<&'static str>> {
+    let error = match fits {
+        Ok(()) => return Ok(None),
+        Err(error) => error,
+    };
+    let is_lost = error.code() == "SLOT_LOST";
+    if settings.on_slot_loss == SlotLoss::Stop || !(is_lost || error.code() == "SLOT_AHEAD") {
+        return Err(error);
+    }
+    tracing::warn!(code = error.code(), "{error}; all tables are copied afresh");
+    if is_lost {
+        if is_there {
+            session.drop_slot(&settings.slot).await?;
+        }
+        export_snapshot(client, session, settings, shutdown).await?;
+    }
+    Ok(Some("the slot was lost, and changes with it"))
+}
+
+/// Tables that can't go on from where the lake has them: those whose copy was not complete when the
+/// last run ended, and those that the source's catalog shows to be others.
+fn stale_tables(
+    states: &HashMap<u32, TableState>,
     source_tables: &[SourceTable],
-) -> Result<HashMap<u32, TableState>> {
+    ledger: &LedgerRecord,
+    lost: Option<&str>,
+) -> Vec<Stale> {
+    let is_off = crate::ops::is_failpoint_on("no_ddl_detection");
     let now: HashMap<u32, &SourceTable> =
         source_tables.iter().map(|table| (table.relation.oid, table)).collect();
+    let cause = |(oid, state): (&u32, &TableState)| {
+        let now = now.get(oid)?;
+        let cause = match ledger.behind.get(oid) {
+            _ if lost.is_some() => lost.map(str::to_owned),
+            Some(behind) => Some(behind.cause.clone()),
+            None if is_off => None,
+            None => compare(&state.facts, now),
+        };
+        cause.map(|cause| stale(&now.relation, cause))
+    };
+    states.iter().filter_map(cause).collect()
+}
+
+/// The lake's tables that this pipeline follows, with the source tables they are bound to.
+async fn lake_tables(lake: &Arc<Lake>) -> Result<HashMap<u32, TableState>> {
     let mut states = HashMap::new();
     for ident in lake.committer.tables().await? {
         let Some(table) = lake.committer.table(&ident).await? else { continue };
@@ -270,13 +342,6 @@ async fn lake_tables(
             facts_changed: false,
             position_lsn: position_lsn.unwrap_or_default(),
         };
-        match now.get(&state.facts.relation.oid) {
-            Some(now) => compare(&state, now)?,
-            None => tracing::warn!(
-                table = %state.facts.relation.display(),
-                "no longer published, or dropped: its lake table stays as it is"
-            ),
-        }
         states.insert(state.facts.relation.oid, state);
     }
     Ok(states)
@@ -291,10 +356,15 @@ fn ahead(states: &HashMap<u32, TableState>, committed_lsn: Lsn) -> HashMap<u32, 
 
 /// Whether every followed column, as the lake and as the source have it, has a type whose binary
 /// form is known.
-fn has_binary_forms(states: &HashMap<u32, TableState>, source_tables: &[SourceTable]) -> bool {
+fn has_binary_forms(
+    states: &HashMap<u32, TableState>,
+    source_tables: &[SourceTable],
+    settings: &Settings,
+) -> bool {
     let lake = states.values().map(|state| &state.facts.relation);
     let now = source_tables.iter().map(|table| &table.relation);
-    let followed = now.filter(|relation| states.contains_key(&relation.oid));
+    let is_wanted = |r: &Relation| settings.tables.selects(&r.namespace, &r.name);
+    let followed = now.filter(|r| states.contains_key(&r.oid) || is_wanted(r));
     lake.chain(followed).flat_map(|r| &r.columns).all(|c| c.pg_type.has_binary_form())
 }
 
@@ -315,6 +385,7 @@ mod tests {
             lake_commit: uuid::Uuid::nil(),
             state: PipelineState::Streaming,
             slot: "p".to_owned(),
+            behind: std::collections::BTreeMap::default(),
         }
     }
 
@@ -328,6 +399,8 @@ mod tests {
         check_position(&server(100, 2), &[(1, Lsn(90))], &ledger(90, 1)).unwrap();
     }
 
+    // cases: 7 stops LAKE_AHEAD
+    // cases: 22 stops TIMELINE
     #[test]
     fn another_history_stops() {
         let code = |identity, history: &[(u32, Lsn)], ledger| {

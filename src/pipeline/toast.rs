@@ -8,72 +8,21 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, MapArray, RecordBatch};
 use arrow_select::interleave::interleave;
 use iceberg::spec::DataFile;
-use tokio::sync::watch;
 
 use crate::error::{Error, Result};
-use crate::iceberg::lake::Lake;
 use crate::iceberg::read;
 use crate::iceberg::schema::RAW_FIELD_ID;
-use crate::window::decode::{Decoded, RawValue, TupleDecoder};
-use crate::window::outcome::{OpenRow, Outcome};
+use crate::window::decode::{Decoded, RawValue};
+use crate::window::outcome::OpenRow;
 use crate::window::relation::{Column, Relation};
 use crate::window::wire::WalTuple;
 
-use super::write::{DataWriter, Job, ParquetTarget, Written, all_columns, key_columns};
+use super::write::{DataWriter, Job, key_arrays, key_decoder, row_decoder};
 
 /// Rows completed at once, at most: each may carry a large value.
 const ROWS_MAX: usize = 4096;
 /// Bytes of values read at once, roughly.
 const BYTES_MAX: u64 = 16 << 20;
-
-/// What came before a segment.
-#[derive(Debug, Clone)]
-pub(crate) struct Past {
-    /// The number of the last window that is in the lake.
-    pub(super) committed: watch::Receiver<u64>,
-    /// The window this segment belongs to.
-    pub(super) window: u64,
-    /// Earlier segments of the same window, in order.
-    pub(super) segments: Vec<watch::Receiver<Option<Written>>>,
-}
-
-impl Past {
-    /// The data files that may hold what `outcome` lacks, newest first; none where it lacks
-    /// nothing. Waits for earlier segments of the window, and for the lake commit before it.
-    pub(super) async fn data_files(
-        &self,
-        lake: &Lake,
-        target: &ParquetTarget,
-        outcome: &Outcome,
-    ) -> Result<Vec<(DataFile, i64)>> {
-        if outcome.open.is_empty() {
-            return Ok(Vec::new());
-        }
-        let oid = outcome.relation.oid;
-        let mut files: Vec<(DataFile, i64)> = Vec::new();
-        for segment in self.segments.iter().rev() {
-            let mut segment = segment.clone();
-            let written = segment.wait_for(Option::is_some).await.map_err(|_| gone())?.clone();
-            let Some(table) = written.as_ref().and_then(|written| written.get(&oid)) else {
-                continue;
-            };
-            files.extend(table.files.data.iter().map(|file| (file.clone(), i64::MAX)));
-            if table.truncated {
-                return Ok(files);
-            }
-        }
-        let mut committed = self.committed.clone();
-        committed.wait_for(|done| *done + 1 >= self.window).await.map_err(|_| gone())?;
-        if let Some(table) = lake.committer.table(&target.ident).await? {
-            files.extend(read::live_data_files(&table).await?);
-        }
-        Ok(files)
-    }
-}
-
-fn gone() -> Error {
-    Error::transient("WRITER", "an earlier segment was not written")
-}
 
 /// Completes and writes the rows that lack values.
 pub(super) async fn write_open_rows(job: &Job, data: &mut DataWriter) -> Result<()> {
@@ -81,8 +30,8 @@ pub(super) async fn write_open_rows(job: &Job, data: &mut DataWriter) -> Result<
     if open.is_empty() {
         return Ok(());
     }
-    let files = &job.older;
-    let keys = decode_keys(job)?;
+    let files = &job.older.data;
+    let keys = decode_keys(job, open.iter().map(|row| row.key).collect())?;
     let ids = job.outcome.relation.key_field_ids();
     let places =
         read::locate(&job.lake.storage, &job.target.raw.schema, files, &ids, &keys).await?;
@@ -103,17 +52,17 @@ pub(super) async fn write_open_rows(job: &Job, data: &mut DataWriter) -> Result<
     Ok(())
 }
 
-fn decode_keys(job: &Job) -> Result<Vec<ArrayRef>> {
-    let mut decoder = TupleDecoder::new(key_columns(&job.outcome.relation, &job.target.plain)?)?;
-    let mut tuples: Vec<u32> = job.outcome.open.iter().map(|row| row.key).collect();
+/// The keys that the tuples at these positions of the receive buffer have.
+pub(super) fn decode_keys(job: &Job, mut tuples: Vec<u32>) -> Result<Vec<ArrayRef>> {
+    let mut decoder = key_decoder(&job.outcome.relation, &job.target.plain)?;
     decoder.decode::<WalTuple>(&job.buf, &mut tuples)?;
-    Ok(decoder.finish()?.columns)
+    Ok(key_arrays(decoder.finish()?))
 }
 
 /// Decodes the new tuples of `rows` and takes what they lack from the older rows in `file`.
 async fn complete(job: &Job, file: &DataFile, rows: &[(u64, &OpenRow)]) -> Result<Decoded> {
     let relation = &job.outcome.relation;
-    let mut decoder = TupleDecoder::new(all_columns(relation, &job.target.plain)?)?;
+    let mut decoder = row_decoder(relation, &job.target.plain)?;
     let mut tuples: Vec<u32> = rows.iter().map(|(_, row)| row.at).collect();
     decoder.decode::<WalTuple>(&job.outcome.patched, &mut tuples)?;
     let mut decoded = decoder.finish()?;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arrow_array::ArrayRef;
 use iceberg::TableIdent;
 use iceberg::spec::{DataFile, SchemaRef};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -20,17 +21,20 @@ use crate::iceberg::layout::Layout;
 use crate::iceberg::row_delta::SegmentFiles;
 use crate::iceberg::schema;
 use crate::window::decode::{Decoded, DecodedColumn, RawValue, TupleDecoder};
+use crate::window::hidden_key::HiddenKey;
 use crate::window::outcome::Outcome;
 use crate::window::relation::{Column, Relation};
 use crate::window::segment::Segment;
 use crate::window::wire::WalTuple;
 
-use super::toast::{self, Past};
+use super::equal_rows;
+use super::past::{OlderFiles, Past};
+use super::toast;
 
 /// Rows decoded into one Arrow batch.
-const BATCH_ROWS: usize = 8192;
+pub(super) const BATCH_ROWS: usize = 8192;
 /// Raw bytes decoded into one Arrow batch, at most (a single larger row apart).
-const BATCH_BYTES: u32 = 8 << 20;
+pub(super) const BATCH_BYTES: u32 = 8 << 20;
 
 /// A lake table as files are written for it: fixed for one relation version.
 #[derive(Debug)]
@@ -162,7 +166,7 @@ impl Writers {
     ) -> Result<Written> {
         let (buf, mut outcomes) = self.blocking(move || segment.settle()).await??;
         // Those that need older rows come last: the others need not wait with them.
-        outcomes.sort_by_key(|outcome| !outcome.open.is_empty());
+        outcomes.sort_by_key(Outcome::needs_older_rows);
         let buf = Arc::new(buf);
         let mut tasks = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
@@ -177,7 +181,7 @@ impl Writers {
                 target: Arc::clone(target),
                 buf: Arc::clone(&buf),
                 // Waited for without a thread: the segments that are waited for need them.
-                older: past.data_files(&self.lake, target, &outcome).await?,
+                older: past.files(&self.lake, target, &outcome).await?,
                 outcome,
             };
             let permit = self.permit().await?;
@@ -244,8 +248,8 @@ pub(super) struct Job {
     pub(super) lake: Arc<Lake>,
     pub(super) target: Arc<ParquetTarget>,
     pub(super) buf: Arc<Vec<u8>>,
-    /// Data files that may hold what `outcome` lacks, newest first.
-    pub(super) older: Vec<(DataFile, i64)>,
+    /// Files that may hold what `outcome` lacks.
+    pub(super) older: OlderFiles,
     pub(super) outcome: Outcome,
 }
 
@@ -257,6 +261,7 @@ impl Job {
         let mut rows = std::mem::take(&mut self.outcome.patched_rows);
         data.tuples(&self.outcome.patched, &mut rows).await?;
         toast::write_open_rows(&self, &mut data).await?;
+        equal_rows::write_remaining(&self, &mut data).await?;
         let deletes = self.write_deletes().await?;
         let rows_deleted = deletes.iter().map(DataFile::record_count).sum();
         let rows_inserted = data.rows;
@@ -271,7 +276,7 @@ impl Job {
             return Ok(Vec::new());
         }
         let (relation, target) = (&self.outcome.relation, &self.target);
-        let mut decoder = TupleDecoder::new(key_columns(relation, &target.plain)?)?;
+        let mut decoder = key_decoder(relation, &target.plain)?;
         let mut file = FileWriter::new(
             &self.lake.storage,
             &target.location,
@@ -283,18 +288,24 @@ impl Job {
             decoder.decode::<WalTuple>(&self.buf, chunk)?;
             let decoded = decoder.finish()?;
             refuse_raw_keys(relation, &decoded)?;
-            file.write(&target.plain.layout.key_rows(&decoded.columns)?).await?;
+            file.write(&target.plain.layout.key_rows(&key_arrays(decoded))?).await?;
         }
         Ok(file.close().await?.into_iter().collect())
     }
 }
 
 fn refuse_raw_keys(relation: &Relation, decoded: &Decoded) -> Result<()> {
+    if relation.has_hidden_key() {
+        return Ok(());
+    }
     let in_key = |raw: &&RawValue| relation.key.contains(&raw.column);
     let Some(raw) = decoded.raw.iter().find(in_key) else { return Ok(()) };
     let name = relation.columns.get(raw.column).map_or("?", |column| column.name.as_str());
     let message = format!("the key value {} has no place in the column's lake type", raw.text);
-    Err(Error::table("KEY_VALUE", relation.display(), message).with_column(name))
+    Err(Error::table("KEY_VALUE", relation.display(), message).with_column(name).with_cure(
+        "name the table in `tables.hidden_key`, which addresses its rows by text, and let it be \
+         copied afresh",
+    ))
 }
 
 /// One table's data files: one without `_pg_raw`, and one with it once a value needs it.
@@ -312,13 +323,13 @@ pub(crate) struct DataWriter {
 
 impl DataWriter {
     pub(crate) fn new(lake: Arc<Lake>, target: Arc<ParquetTarget>) -> Result<Self> {
-        let decoder = TupleDecoder::new(all_columns(&target.relation, &target.plain)?)?;
+        let decoder = row_decoder(&target.relation, &target.plain)?;
         let (plain, raw, done) = (None, None, Vec::new());
         Ok(Self { lake, target, decoder, plain, raw, done, rows: 0, wrote_raw: false })
     }
 
     /// Decodes and writes the tuples at `cursors`, consuming them.
-    async fn tuples(&mut self, buf: &[u8], cursors: &mut [u32]) -> Result<()> {
+    pub(super) async fn tuples(&mut self, buf: &[u8], cursors: &mut [u32]) -> Result<()> {
         let mut rest = cursors;
         while !rest.is_empty() {
             let count = rows_within(rest, BATCH_BYTES);
@@ -348,7 +359,8 @@ impl DataWriter {
         };
         let raw: Vec<_> =
             decoded.raw.into_iter().map(|raw| (raw.row, raw.column, raw.text)).collect();
-        let rows = shape.layout.rows(&decoded.columns, &raw, decoded.rows)?;
+        let (columns, key) = (&decoded.columns, decoded.key.as_ref());
+        let rows = shape.layout.keyed_rows(columns, key, &raw, decoded.rows)?;
         let mut file = match slot.take() {
             Some(file) => file,
             None => self.target.file(&self.lake, shape)?,
@@ -383,24 +395,29 @@ fn rows_within(rows: &[u32], bytes: u32) -> usize {
     rows.iter().take(BATCH_ROWS).take_while(|&&row| row <= limit).count().max(1)
 }
 
-/// Every wire column with its lake type.
-pub(super) fn all_columns(
-    relation: &Relation,
-    shape: &Shape,
-) -> Result<Vec<Option<DecodedColumn>>> {
-    relation.columns.iter().map(|column| decoded_column(column, shape).map(Some)).collect()
+/// Decodes whole rows.
+pub(super) fn row_decoder(relation: &Relation, shape: &Shape) -> Result<TupleDecoder> {
+    let column = |column| decoded_column(column, shape).map(Some);
+    let columns: Result<_> = relation.columns.iter().map(column).collect();
+    Ok(TupleDecoder::new(columns?)?.with_key(HiddenKey::new(relation)))
 }
 
-/// The key columns with their lake types; the others are skipped.
-pub(super) fn key_columns(
-    relation: &Relation,
-    shape: &Shape,
-) -> Result<Vec<Option<DecodedColumn>>> {
+/// Decodes keys only: see [`key_arrays`].
+pub(super) fn key_decoder(relation: &Relation, shape: &Shape) -> Result<TupleDecoder> {
+    if let Some(key) = HiddenKey::new(relation) {
+        return Ok(TupleDecoder::new(Vec::new())?.with_key(Some(key)));
+    }
     let column = |(at, column)| match relation.key.binary_search(&at) {
         Ok(_) => decoded_column(column, shape).map(Some),
         Err(_) => Ok(None),
     };
-    relation.columns.iter().enumerate().map(column).collect()
+    let columns: Result<_> = relation.columns.iter().enumerate().map(column).collect();
+    TupleDecoder::new(columns?)
+}
+
+/// What a [`key_decoder`] gave, in the order of the relation's key field ids.
+pub(super) fn key_arrays(decoded: Decoded) -> Vec<ArrayRef> {
+    decoded.key.map_or(decoded.columns, |key| vec![key])
 }
 
 fn decoded_column(column: &Column, shape: &Shape) -> Result<DecodedColumn> {

@@ -9,10 +9,12 @@ use std::collections::HashMap;
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
+use crate::postgres::catalog_rows::{Attribute, Class, KeyIndex};
 use crate::postgres::pg_types::{PgTypes, load_types};
 use crate::postgres::pgoutput::WireRelation;
 use crate::postgres::server_error::from_sql;
-use crate::window::relation::{Column, Relation, ReplicaIdentity};
+use crate::postgres::unannounced::{self, Unannounced};
+use crate::window::relation::{Column, KeyForm, Relation, ReplicaIdentity};
 
 /// A published table as the catalog has it now.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +44,8 @@ pub struct SourceTable {
     pub unpublished_key: Vec<String>,
     /// The primary key is deferrable, so it is treated as none (case 74).
     pub deferrable_key: bool,
+    /// What may change its rows in the lake without an event.
+    pub unannounced: Unannounced,
 }
 
 /// Defaults of one column.
@@ -66,7 +70,16 @@ pub async fn load_relations(
 ) -> Result<Vec<SourceTable>> {
     let version = server_version(client).await?;
     let published = published(client, version, publications, oids).await?;
-    assemble(client, version, &published).await
+    let mut tables = assemble(client, version, &published).await?;
+    let oids: Vec<u32> = tables.iter().map(|table| table.relation.oid).collect();
+    let mut unannounced = unannounced::load(client, publications, &oids).await?;
+    for table in &mut tables {
+        let found = unannounced.remove(&table.relation.oid).unwrap_or_default();
+        table.unannounced.leaves = found.leaves;
+        table.unannounced.type_shapes = found.type_shapes;
+        table.unannounced.published.insert_str(0, &found.published);
+    }
+    Ok(tables)
 }
 
 /// The tables `oids` as they would be published without a column list or row filter: for looking
@@ -86,23 +99,23 @@ async fn assemble(
     let classes = client.query(CLASSES, &[&oids]).await.map_err(from_sql)?;
     let attributes = client.query(&attributes_sql(version), &[&oids]).await.map_err(from_sql)?;
     let keys = client.query(KEYS, &[&oids]).await.map_err(from_sql)?;
-    let types = load_types(client, attributes.iter().map(|row| row.get("atttypid"))).await?;
-    let (attributes, keys) = (by_oid(&attributes), by_oid(&keys));
+    let types =
+        load_types(client, version, attributes.iter().map(|row| row.get("atttypid"))).await?;
+    let (attributes, keys) = (by_oid(&attributes, Attribute::of), by_oid(&keys, KeyIndex::of));
     let mut tables = Vec::with_capacity(classes.len());
-    for class in &classes {
-        let oid: u32 = class.get("oid");
-        let Some(published) = published.get(&oid) else { continue };
-        let attributes = attributes.get(&oid).map(Vec::as_slice).unwrap_or_default();
-        let keys = keys.get(&oid).map(Vec::as_slice).unwrap_or_default();
-        tables.push(table(class, attributes, keys, published, &types)?);
+    for class in classes.iter().map(Class::of) {
+        let Some(published) = published.get(&class.oid) else { continue };
+        let attributes = attributes.get(&class.oid).map(Vec::as_slice).unwrap_or_default();
+        let keys = keys.get(&class.oid).map(Vec::as_slice).unwrap_or_default();
+        tables.push(table(&class, attributes, keys, published, &types)?);
     }
     Ok(tables)
 }
 
-fn by_oid(rows: &[Row]) -> HashMap<u32, Vec<&Row>> {
-    let mut grouped: HashMap<u32, Vec<&Row>> = HashMap::new();
+fn by_oid<T>(rows: &[Row], of: impl Fn(&Row) -> T) -> HashMap<u32, Vec<T>> {
+    let mut grouped: HashMap<u32, Vec<T>> = HashMap::new();
     for row in rows {
-        grouped.entry(row.get("oid")).or_default().push(row);
+        grouped.entry(row.get("oid")).or_default().push(of(row));
     }
     grouped
 }
@@ -115,6 +128,20 @@ pub async fn server_version(client: &Client) -> Result<u32> {
         .map_err(from_sql)?;
     Ok(u32::try_from(row.get::<_, i32>(0)).unwrap_or(0))
 }
+
+/// Whether what the transaction `xid` did is visible to others; its epoch is that of now.
+pub async fn is_visible(client: &Client, xid: u32) -> Result<bool> {
+    let row = client.query_one(IS_VISIBLE, &[&i64::from(xid)]).await.map_err(from_sql)?;
+    Ok(row.get(0))
+}
+
+// Transaction ids have 32 bits in the stream and 64 here: the newest one that is not of the future.
+const IS_VISIBLE: &str = "\
+    SELECT pg_catalog.pg_visible_in_snapshot(( \
+               CASE WHEN $1::int8 < m % 4294967296 THEN m - m % 4294967296 + $1 \
+                    ELSE greatest(m - m % 4294967296 - 4294967296, 0) + $1 END)::text::xid8, s) \
+    FROM (SELECT s, pg_catalog.pg_snapshot_xmax(s)::text::int8 AS m \
+          FROM pg_catalog.pg_current_snapshot() s) now";
 
 /// Whether `wire` shows the columns of `table`, in order, by name, type and type modifier, under
 /// the same oid. Names of table and schema may differ: a schema's new name is not announced.
@@ -162,7 +189,7 @@ const KEYS: &str = "\
 
 /// What the publications show of a table.
 #[derive(Debug, Default)]
-struct Published {
+pub(super) struct Published {
     /// Column names; `None`: all but generated ones.
     columns: Option<Vec<String>>,
     row_filter: Option<String>,
@@ -170,8 +197,16 @@ struct Published {
 }
 
 impl Published {
+    /// The column list and row filter, for comparison.
+    fn restrictions(&self) -> String {
+        match &self.row_filter {
+            None => String::new(),
+            Some(filter) => format!(" WHERE {filter}"),
+        }
+    }
+
     /// Several publications are united: no filter in one is no filter at all.
-    fn add(&mut self, columns: Option<Vec<String>>, row_filter: Option<String>) {
+    pub(super) fn add(&mut self, columns: Option<Vec<String>>, row_filter: Option<String>) {
         if !self.seen {
             *self = Self { columns, row_filter, seen: true };
             return;
@@ -213,76 +248,70 @@ async fn published(
     Ok(found)
 }
 
-fn table(
-    class: &Row,
-    attributes: &[&Row],
-    keys: &[&Row],
+/// The table that these rows describe.
+pub(super) fn table(
+    class: &Class,
+    attributes: &[Attribute],
+    keys: &[KeyIndex],
     published: &Published,
     types: &PgTypes,
 ) -> Result<SourceTable> {
-    let shown: Vec<&Row> = attributes.iter().copied().filter(|a| is_shown(a, published)).collect();
-    let columns: Vec<Column> = shown.iter().map(|row| column(row, types)).collect();
-    let identity = identity(first_char(class, "identity"))?;
+    let shown: Vec<&Attribute> = attributes.iter().filter(|a| is_shown(a, published)).collect();
+    let columns: Vec<Column> = shown.iter().map(|attribute| column(attribute, types)).collect();
+    let identity = identity(class.identity)?;
     let key = Key::choose(identity, attributes, keys, &columns);
-    let xmins = attributes
-        .iter()
-        .map(|row| format!("{}:{}", row.get::<_, i16>("attnum"), row.get::<_, &str>("xmin")));
+    let xmins = attributes.iter().map(|column| format!("{}:{}", column.attnum, column.xmin));
     Ok(SourceTable {
         relation: Relation {
-            oid: class.get("oid"),
-            namespace: class.get("namespace"),
-            name: class.get("name"),
+            oid: class.oid,
+            namespace: class.namespace.clone(),
+            name: class.name.clone(),
+            key_form: KeyForm::of(&columns, &key.indexes, identity),
             columns,
             key: key.indexes,
             identity,
         },
-        relfilenode: class.get("relfilenode"),
+        relfilenode: class.relfilenode,
         attribute_xmins: xmins.collect::<Vec<_>>().join(","),
-        kind: first_char(class, "kind"),
-        is_partition: class.get("is_partition"),
-        persistence: first_char(class, "persistence"),
+        kind: class.kind,
+        is_partition: class.is_partition,
+        persistence: class.persistence,
         row_filter: published.row_filter.clone(),
-        missing: shown.iter().map(|row| column_default(row)).collect(),
-        estimated_rows: class.get("estimated_rows"),
-        relpages: class.get("relpages"),
+        missing: shown.iter().map(|attribute| column_default(attribute)).collect(),
+        estimated_rows: class.estimated_rows,
+        relpages: class.relpages,
         unpublished_key: key.unpublished,
         deferrable_key: key.deferrable,
+        unannounced: Unannounced { published: published.restrictions(), ..Unannounced::default() },
     })
 }
 
-fn is_shown(attribute: &Row, published: &Published) -> bool {
-    let name: &str = attribute.get("name");
+fn is_shown(attribute: &Attribute, published: &Published) -> bool {
     match &published.columns {
-        Some(columns) => {
-            !attribute.get::<_, bool>("hidden") && columns.iter().any(|column| column == name)
-        }
-        None => !attribute.get::<_, bool>("generated"),
+        Some(columns) => !attribute.hidden && columns.contains(&attribute.name),
+        None => !attribute.generated,
     }
 }
 
-fn column(row: &Row, types: &PgTypes) -> Column {
-    let (type_oid, typmod) = (row.get("atttypid"), row.get("atttypmod"));
+fn column(attribute: &Attribute, types: &PgTypes) -> Column {
     Column {
-        name: row.get("name"),
-        attnum: row.get("attnum"),
-        type_oid,
-        typmod,
-        pg_type: types.resolve(type_oid, typmod),
-        toastable: row.get("toastable"),
+        name: attribute.name.clone(),
+        attnum: attribute.attnum,
+        type_oid: attribute.type_oid,
+        typmod: attribute.typmod,
+        pg_type: types.resolve(attribute.type_oid, attribute.typmod),
+        toastable: attribute.toastable,
+        field_version: 0,
     }
 }
 
-fn column_default(row: &Row) -> ColumnDefault {
+fn column_default(attribute: &Attribute) -> ColumnDefault {
     ColumnDefault {
-        attnum: row.get("attnum"),
-        has_missing: row.get("has_missing"),
-        missing: row.get("missing"),
-        has_default: row.get("has_default"),
+        attnum: attribute.attnum,
+        has_missing: attribute.has_missing,
+        missing: attribute.missing.clone(),
+        has_default: attribute.has_default,
     }
-}
-
-fn first_char(row: &Row, name: &str) -> char {
-    row.get::<_, &str>(name).chars().next().unwrap_or(' ')
 }
 
 fn identity(letter: char) -> Result<ReplicaIdentity> {
@@ -307,30 +336,30 @@ impl Key {
     /// DEFAULT and FULL: the primary key, only if it is immediate. INDEX: that index's columns.
     fn choose(
         identity: ReplicaIdentity,
-        attributes: &[&Row],
-        keys: &[&Row],
+        attributes: &[Attribute],
+        keys: &[KeyIndex],
         columns: &[Column],
     ) -> Self {
-        let flag = match identity {
-            ReplicaIdentity::Nothing => return Self::default(),
-            ReplicaIdentity::Index => "is_identity",
-            ReplicaIdentity::Default | ReplicaIdentity::Full => "is_primary",
+        let is_it = |key: &&KeyIndex| match identity {
+            ReplicaIdentity::Nothing => false,
+            ReplicaIdentity::Index => key.is_identity,
+            ReplicaIdentity::Default | ReplicaIdentity::Full => key.is_primary,
         };
-        let Some(index) = keys.iter().find(|key| key.get::<_, bool>(flag)) else {
+        let Some(index) = keys.iter().find(is_it) else {
             return Self::default();
         };
-        if !index.get::<_, bool>("is_immediate") {
+        if !index.is_immediate {
             return Self { deferrable: true, ..Self::default() };
         }
-        let attnums: Vec<i16> = index.get("attnums");
         let place = |attnum: &i16| columns.iter().position(|column| column.attnum == *attnum);
-        let hidden: Vec<i16> = attnums.iter().copied().filter(|a| place(a).is_none()).collect();
+        let hidden: Vec<i16> =
+            index.attnums.iter().copied().filter(|a| place(a).is_none()).collect();
         if !hidden.is_empty() {
-            let hidden = attributes.iter().filter(|row| hidden.contains(&row.get("attnum")));
-            let unpublished = hidden.map(|row| row.get("name")).collect();
+            let hidden = attributes.iter().filter(|column| hidden.contains(&column.attnum));
+            let unpublished = hidden.map(|column| column.name.clone()).collect();
             return Self { unpublished, ..Self::default() };
         }
-        let mut indexes: Vec<usize> = attnums.iter().filter_map(place).collect();
+        let mut indexes: Vec<usize> = index.attnums.iter().filter_map(place).collect();
         indexes.sort_unstable();
         Self { indexes, ..Self::default() }
     }

@@ -9,6 +9,8 @@ use tokio_postgres::{Client, Row};
 use crate::error::Result;
 use crate::postgres::catalog::server_version;
 use crate::postgres::check_tables::{check_publications, check_tables};
+use crate::postgres::ddl_capture::{DdlCapture, ddl_capture};
+use crate::postgres::ddl_message::DDL_VERSION;
 use crate::postgres::dsn::Source;
 use crate::postgres::publication::publication_info;
 use crate::postgres::quote::identifier;
@@ -97,8 +99,37 @@ pub async fn checks(client: &Client, source: &Source, wanted: Wanted<'_>) -> Res
     check_slot(client, &facts, wanted.slot, &mut findings).await?;
     check_publications(client, wanted.publications, &mut findings).await?;
     check_tables(client, source, wanted, !unpublished.is_empty(), &mut findings).await?;
+    findings.push(capture_finding(ddl_capture(client).await?, version));
     findings.sort_by_key(|finding| finding.severity);
     Ok(findings)
+}
+
+/// How changes that Postgres does not announce will be noticed (case 105).
+fn capture_finding(capture: DdlCapture, version: u32) -> Finding {
+    const CODE: &str = "DDL_CAPTURE";
+    let cure = "frazil install-ddl-capture, as a superuser or what the service has in its place";
+    match capture {
+        DdlCapture::Installed => {
+            Finding::info(CODE, format!("DDL capture is installed, version {DDL_VERSION}"))
+        }
+        DdlCapture::Absent if version < 140_000 => {
+            let what = "no DDL capture, which needs Postgres 14: rewrites, partitions and types are \
+                        looked up in the catalog";
+            Finding::info(CODE, what)
+        }
+        DdlCapture::Absent => {
+            let what = "no DDL capture: rewrites, partitions and types are looked up in the catalog, \
+                        which notices them later and copies a table again where it can't tell";
+            Finding::new(Severity::Info, CODE, what, cure)
+        }
+        DdlCapture::Other(version) => {
+            let what = match version {
+                0 => "DDL capture is damaged or switched off in part".to_owned(),
+                version => format!("DDL capture is version {version}, and not {DDL_VERSION}"),
+            };
+            Finding::warning(CODE, what, cure)
+        }
+    }
 }
 
 const FACTS: &str = "\
@@ -234,12 +265,8 @@ const BLOCKER_AGE_S: f64 = 5.0;
 async fn check_blockers(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
     let blockers = slot_blockers(client).await?;
     for blocker in blockers.iter().filter(|blocker| blocker.age_s > BLOCKER_AGE_S) {
-        let what = format!(
-            "process {} ({}) has been writing for {:.0} s, and the slot waits for it: {}",
-            blocker.pid, blocker.user, blocker.age_s, blocker.query
-        );
-        let cure = format!("let it commit, or SELECT pg_terminate_backend({})", blocker.pid);
-        findings.push(Finding::warning("SLOT_BLOCKED", what, cure));
+        let what = format!("the slot will wait for {blocker}");
+        findings.push(Finding::warning("SLOT_BLOCKED", what, blocker.cure()));
     }
     Ok(())
 }

@@ -11,8 +11,9 @@ use crate::postgres::check::{Finding, Wanted};
 use crate::postgres::dsn::Source;
 use crate::postgres::publication::publication_info;
 use crate::postgres::quote::{identifier, qualified};
+use crate::postgres::server_error::from_sql;
 use crate::postgres::tables::{CandidateTable, candidate_tables};
-use crate::window::relation::{PgType, ReplicaIdentity};
+use crate::window::relation::ReplicaIdentity;
 
 /// What the publications leave out.
 pub(super) async fn check_publications(
@@ -75,6 +76,7 @@ pub(super) async fn check_tables(
             }
         }
     }
+    findings.extend(other_objects(client).await?);
     if chosen.is_empty() {
         let what = "there is no table to replicate";
         findings.push(Finding::blocking("NO_TABLES", what, "choose tables, or create some"));
@@ -93,6 +95,24 @@ pub(super) async fn check_tables(
         check_columns(table, findings);
     }
     Ok(())
+}
+
+/// Sequences and large objects, whose changes no publication shows (case 86).
+async fn other_objects(client: &Client) -> Result<Option<Finding>> {
+    let sql = "SELECT (SELECT count(*) FROM pg_catalog.pg_class c \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE c.relkind = 'S' AND n.nspname !~ '^pg_temp'), \
+               (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata)";
+    let row = client.query_one(sql, &[]).await.map_err(from_sql)?;
+    let (sequences, objects): (i64, i64) = (row.get(0), row.get(1));
+    if sequences + objects == 0 {
+        return Ok(None);
+    }
+    let what = format!(
+        "Postgres does not publish sequences ({sequences} here; the values they gave are in the \
+         rows) nor large objects ({objects} here)"
+    );
+    Ok(Some(Finding::info("NOT_PUBLISHED", what)))
 }
 
 fn place(table: &CandidateTable) -> String {
@@ -136,9 +156,11 @@ fn check_identity(table: &SourceTable, findings: &mut Vec<Finding>) {
     }
     let add_key = format!("ALTER TABLE {place} ADD PRIMARY KEY (...)");
     if relation.identity == ReplicaIdentity::Full {
-        let what = format!("{place} has REPLICA IDENTITY FULL but no (immediate) primary key");
-        let cure = format!("{add_key}; or leave the table out");
-        findings.push(Finding::blocking("FULL_WITHOUT_KEY", what, cure));
+        let what = format!(
+            "{place} has REPLICA IDENTITY FULL but no (immediate) primary key: to find the rows that \
+             are changed, the column `_pg_key` of all its files in the lake is read"
+        );
+        findings.push(Finding::warning("FULL_WITHOUT_KEY", what, add_key));
         return;
     }
     let why = match (relation.identity, table.deferrable_key) {
@@ -147,7 +169,8 @@ fn check_identity(table: &SourceTable, findings: &mut Vec<Finding>) {
         _ => "has no primary key",
     };
     let what = format!("{place} {why}: its INSERTs are appended, by an insert-only publication");
-    findings.push(Finding::warning("NO_KEY", what, add_key));
+    let cure = format!("{add_key}; or ALTER TABLE {place} REPLICA IDENTITY FULL");
+    findings.push(Finding::warning("NO_KEY", what, cure));
 }
 
 /// A filter over columns outside the identity makes the application's own UPDATEs fail (42P10).
@@ -202,15 +225,14 @@ fn check_columns(table: &SourceTable, findings: &mut Vec<Finding>) {
         let cure = "leave them out by a publication column list to keep binary mode";
         findings.push(Finding::warning("TEXT_MODE", what, cure));
     }
-    let floats = relation
-        .key
-        .iter()
-        .filter_map(|i| relation.columns.get(*i))
-        .filter(|column| matches!(column.pg_type, PgType::Float4 | PgType::Float8));
-    for column in floats {
-        let what = format!("the key of {place} has a floating-point column, `{}`", column.name);
-        let cure = "Iceberg allows no such key: use numeric, or another key";
-        findings.push(Finding::warning("FLOAT_KEY", what, cure));
+    let unfit = relation.key.iter().filter_map(|&at| relation.columns.get(at));
+    if let Some(column) = unfit.into_iter().find(|column| !column.pg_type.is_key_type()) {
+        let what = format!(
+            "the key of {place} has a type that Iceberg allows in no key, `{}`: its rows are \
+             addressed by a hidden column, `_pg_key`",
+            column.name
+        );
+        findings.push(Finding::info("HIDDEN_KEY", what));
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Source of the rules: Postgres manual, "Connection Strings", "The Password File" and "SSL
 //! Support". tokio-postgres parses all but what it does not know (`verify-ca`, `verify-full`,
-//! `sslrootcert`, `sslcert`, `sslkey`), which is taken out first (case 171).
+//! `sslrootcert`, `sslcert`, `sslkey`, some of `target_session_attrs`), which is taken out first
+//! (case 171).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -61,6 +62,62 @@ pub enum RootCert {
     File(PathBuf),
 }
 
+/// What part the server must play (`target_session_attrs`); the names are libpq's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TargetSession {
+    /// Whichever answers first
+    #[default]
+    Any,
+    /// Takes writes
+    ReadWrite,
+    /// Takes none
+    ReadOnly,
+    /// Not in recovery
+    Primary,
+    /// In recovery
+    Standby,
+    /// A standby where there is one
+    PreferStandby,
+}
+
+impl TargetSession {
+    const ALL: [Self; 6] = [
+        Self::Any,
+        Self::ReadWrite,
+        Self::ReadOnly,
+        Self::Primary,
+        Self::Standby,
+        Self::PreferStandby,
+    ];
+
+    /// As it is written in a DSN.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::ReadWrite => "read-write",
+            Self::ReadOnly => "read-only",
+            Self::Primary => "primary",
+            Self::Standby => "standby",
+            Self::PreferStandby => "prefer-standby",
+        }
+    }
+}
+
+impl FromStr for TargetSession {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let named = Self::ALL.into_iter().find(|target| target.name() == text);
+        let unknown = || bad(format!("target_session_attrs `{text}` is not known"));
+        named.ok_or_else(|| {
+            unknown().with_cure(
+                "use read-write (the primary after a failover), any, read-only, primary, standby \
+                 or prefer-standby",
+            )
+        })
+    }
+}
+
 /// One place the server may be at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
@@ -97,6 +154,8 @@ impl fmt::Display for Address {
 pub struct Source {
     /// Where the server may be; tried in order.
     pub addresses: Vec<Address>,
+    /// What part it must play.
+    pub target: TargetSession,
     /// Login role.
     pub user: String,
     /// Database.
@@ -150,6 +209,7 @@ impl Source {
         own.check(ssl_mode)?;
         Ok(Self {
             addresses,
+            target: own.target,
             user,
             database,
             ssl_mode,
@@ -160,6 +220,11 @@ impl Source {
             options: config.get_options().map(str::to_owned),
             password: password.map(SecretString::from),
         })
+    }
+
+    /// The same database at one of its addresses.
+    pub(super) fn at(&self, address: Address) -> Self {
+        Self { addresses: vec![address], target: TargetSession::Any, ..self.clone() }
     }
 
     /// Patience for wire and login together: every address may take its time, then the login too.
@@ -226,6 +291,7 @@ fn addresses(config: &Config) -> Result<Vec<Address>> {
 #[derive(Default)]
 struct Own {
     ssl_mode: Option<SslMode>,
+    target: TargetSession,
     root_cert: Option<RootCert>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -271,6 +337,7 @@ impl Own {
     /// Whether `key` is ours.
     fn set(&mut self, key: &str, value: &str) -> Result<bool> {
         match key {
+            "target_session_attrs" => self.target = value.parse()?,
             "sslmode" => self.ssl_mode = Some(value.parse()?),
             "sslrootcert" if value == "system" => self.root_cert = Some(RootCert::System),
             "sslrootcert" => self.root_cert = Some(RootCert::File(value.into())),
@@ -372,9 +439,27 @@ mod tests {
     }
 
     #[test]
+    fn several_hosts_and_the_part_they_play() {
+        let both = [
+            "postgres://u@a:5433,b/x?target_session_attrs=read-write",
+            "host=a,b port=5433,5432 user=u dbname=x target_session_attrs=read-write",
+        ];
+        for dsn in both {
+            let source = parse(dsn).unwrap();
+            let places: Vec<_> = source.addresses.iter().map(ToString::to_string).collect();
+            assert_eq!(places, ["a:5433", "b:5432"], "{dsn}");
+            assert_eq!(source.target, TargetSession::ReadWrite);
+        }
+        let target = parse("postgres://u@a/x?target_session_attrs=prefer-standby").unwrap().target;
+        assert_eq!(target, TargetSession::PreferStandby);
+        assert_eq!(parse("postgres://u@a/x").unwrap().target, TargetSession::Any);
+    }
+
+    #[test]
     fn refusals_name_the_cure_and_not_the_password() {
         for dsn in [
             "postgres://u:geheim@h/x?sslmode=allow",
+            "postgres://u:geheim@h/x?target_session_attrs=master",
             "host=h user=u password=geheim sslmode=maybe",
             "host=h user=u password='geheim",
             "host=h password=gar geheim",

@@ -1,16 +1,23 @@
 //! Postgres: connection, slot, publication, catalog, COPY.
 //!
-//! - [`dsn`], [`sql`], [`session`]: where the source is, and the two kinds of connection to it.
+//! - [`dsn`], [`hosts`], [`sql`], [`session`]: where the source is, and the two kinds of connection
+//!   to it.
 //! - [`stream`], [`pgoutput`]: START_REPLICATION's bytes, and what they say.
-//! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has.
 //! - [`tunnel`]: a wire of ours under somebody else's client.
+//! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has; [`unannounced`]: what
+//!   changes there without an event.
+//! - [`ddl_capture`], [`ddl_message`]: event triggers on the source, and what they say in the stream.
 //! - [`check`]: whether all that is fit to be replicated.
 //! - [`server_error`]: what Postgres's errors mean for frazil.
 
 pub mod catalog;
+mod catalog_rows;
 pub mod check;
 mod check_tables;
+pub mod ddl_capture;
+pub mod ddl_message;
 pub mod dsn;
+pub mod hosts;
 pub mod pg_types;
 pub mod pgoutput;
 mod pgpass;
@@ -25,3 +32,4 @@ pub mod stream;
 pub mod tables;
 mod tls;
 pub mod tunnel;
+pub mod unannounced;

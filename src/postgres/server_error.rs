@@ -18,6 +18,8 @@ pub struct ServerError {
     pub detail: Option<String>,
     /// Its hint.
     pub hint: Option<String>,
+    /// The function of the server that says it: not translated, as messages are.
+    pub routine: Option<String>,
 }
 
 impl ServerError {
@@ -34,6 +36,7 @@ impl ServerError {
                 b'M' => error.message = value,
                 b'D' => error.detail = Some(value),
                 b'H' => error.hint = Some(value),
+                b'R' => error.routine = Some(value),
                 _ => {}
             }
         }
@@ -42,6 +45,12 @@ impl ServerError {
 
     fn says(&self, word: &str) -> bool {
         self.message.contains(word)
+    }
+
+    /// Whether a warning means that changes are left out: from 18 on a publication that does not
+    /// exist where the WAL is being read is passed over, which was an error before.
+    pub fn is_publication_skipped(&self) -> bool {
+        self.routine.as_deref() == Some("LoadPublications")
     }
 
     /// The message with detail and SQLSTATE.
@@ -72,6 +81,7 @@ pub fn from_sql(error: tokio_postgres::Error) -> Error {
             message: db.message().to_owned(),
             detail: db.detail().map(str::to_owned),
             hint: db.hint().map(str::to_owned),
+            routine: db.routine().map(str::to_owned),
         };
         return Error::from(server).with_source(error);
     }
@@ -102,11 +112,10 @@ fn meaning(e: &ServerError) -> (Kind, &'static str, &'static str) {
         "55006" if e.says("slot") => {
             (Transient, "SLOT_ACTIVE", "another process reads this slot; see pg_replication_slots")
         }
-        "42704" if e.says("publication") => (
-            Config,
-            "PUBLICATION_MISSING",
-            "create the publication before the slot; if the slot is older, make a new slot",
-        ),
+        "42704" if e.says("publication") => (Config, "PUBLICATION_MISSING", PUBLICATION_CURE),
+        "55000" | "01000" if e.is_publication_skipped() => {
+            (Config, "PUBLICATION_MISSING", PUBLICATION_CURE)
+        }
         "42704" if e.says("slot") || e.says("Slot") => (Fatal, "SLOT_LOST", SLOT_CURE),
         "55000" if e.says("wal_level") => (Config, "WAL_LEVEL", WAL_LEVEL_CURE),
         "55000" if is_invalidated(e) => (Fatal, "SLOT_LOST", SLOT_CURE),
@@ -134,6 +143,9 @@ fn is_invalidated(e: &ServerError) -> bool {
     e.says("can no longer get changes") || e.says("cannot read from") || detail.contains("invalid")
 }
 
+const PUBLICATION_CURE: &str = "the WAL that is being read is older than the publication, or it was \
+    dropped and made again: changes in between would be missed. Make the publication before the \
+    slot; now only a new lake helps (frazil drop, then frazil run into an empty folder)";
 const SLOT_CURE: &str = "the WAL after the lake's position is gone: start a new lake (frazil drop, then frazil run into an empty folder); \
     raise max_slot_wal_keep_size to keep it from happening again";
 const WAL_LEVEL_CURE: &str = "ALTER SYSTEM SET wal_level = logical; then restart Postgres";

@@ -16,6 +16,7 @@ use tokio_postgres::config::ChannelBinding;
 
 use crate::error::{Error, Result};
 use crate::postgres::dsn::Source;
+use crate::postgres::hosts;
 use crate::postgres::quote::{identifier, literal, slot_name};
 use crate::postgres::server_error::{ServerError, password_missing};
 use crate::postgres::socket::{IN_CLEAR, Socket, lost};
@@ -24,7 +25,7 @@ use crate::progress::Lsn;
 
 /// Settings that decide how values look (case 59), set at start-up so that no role or database
 /// setting can come between.
-pub(super) const PINNED: [(&str, &str); 10] = [
+pub(super) const PINNED: [(&str, &str); 12] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -35,7 +36,13 @@ pub(super) const PINNED: [(&str, &str); 10] = [
     ("statement_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
     ("search_path", ""),
+    ("lc_monetary", "C"),
+    // A warning may mean that changes are left out.
+    ("client_min_messages", "warning"),
 ];
+
+/// SQL sessions pin this one after the login, so that RESET still shows what the database has.
+pub(super) const PIN_MONETARY: &str = "SET lc_monetary = 'C'";
 
 /// Pinned too, where the server has it (14 and later); at start-up 13 would refuse it.
 pub(super) const NO_IDLE_TIMEOUT: &str = "\
@@ -84,15 +91,17 @@ pub struct SlotOptions {
 pub struct Session {
     socket: Socket,
     server_version: u32,
+    backend_pid: i32,
 }
 
 impl Session {
     /// Connects and logs in with `replication=database`; `application_name` is `frazil/<purpose>`.
     pub async fn connect(source: &Source, purpose: &str) -> Result<Self> {
+        let source = hosts::choose(source).await?;
         let connecting = async {
-            let socket = Socket::open(source).await?;
-            let mut session = Self { socket, server_version: 0 };
-            session.start(source, purpose).await?;
+            let socket = Socket::open(&source).await?;
+            let mut session = Self { socket, server_version: 0, backend_pid: 0 };
+            session.start(&source, purpose).await?;
             Ok(session)
         };
         timeout(source.login_timeout(), connecting).await.map_err(|_| {
@@ -103,6 +112,11 @@ impl Session {
     /// `server_version_num`, for instance 150018.
     pub fn server_version(&self) -> u32 {
         self.server_version
+    }
+
+    /// The server's process, which another session can cancel.
+    pub fn backend_pid(&self) -> i32 {
+        self.backend_pid
     }
 
     /// IDENTIFY_SYSTEM.
@@ -205,6 +219,10 @@ impl Session {
         loop {
             match self.receive().await? {
                 (b'S', body) => self.parameter(&body),
+                (b'K', body) => {
+                    let pid = body.first_chunk().map(|pid| i32::from_be_bytes(*pid));
+                    self.backend_pid = pid.unwrap_or_default();
+                }
                 (b'E', body) => return Err(ServerError::parse(&body).into()),
                 (b'Z', _) => break,
                 _ => {}
@@ -415,7 +433,8 @@ fn create_slot_sql(name: &str, options: SlotOptions, version: u32) -> Result<Str
     let temporary = if options.temporary { " TEMPORARY" } else { "" };
     let head = format!("CREATE_REPLICATION_SLOT {name}{temporary} LOGICAL pgoutput");
     if options.failover && version < 170_000 {
-        return Err(Error::config("FAILOVER_UNSUPPORTED", "failover slots need Postgres 17"));
+        return Err(Error::config("FAILOVER_UNSUPPORTED", "failover slots need Postgres 17")
+            .with_cure("use source.failover: auto, or a newer server"));
     }
     if version < 150_000 {
         let export = if options.export_snapshot { "EXPORT_SNAPSHOT" } else { "NOEXPORT_SNAPSHOT" };
@@ -432,6 +451,10 @@ fn start_sql(options: &StreamOptions, version: u32) -> Result<String> {
     if (options.binary || options.messages) && version < 140_000 {
         let what = "binary mode and logical messages need Postgres 14";
         return Err(Error::config("STREAM_OPTION", what));
+    }
+    if options.origin.is_some() && version < 160_000 {
+        return Err(Error::config("STREAM_OPTION", "source.origin: none needs Postgres 16")
+            .with_cure("use source.origin: any, or a newer server"));
     }
     let publications: Vec<_> = options.publications.iter().map(|p| identifier(p)).collect();
     let mut list = vec![

@@ -52,6 +52,33 @@ pub struct Blocker {
     pub age_s: f64,
 }
 
+/// How much of a query is shown.
+const QUERY_CHARS: usize = 200;
+
+impl std::fmt::Display for Blocker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let query: String = self.query.chars().take(QUERY_CHARS).collect();
+        match self.pid {
+            0 => write!(f, "a prepared transaction of {}", self.user)?,
+            pid => write!(f, "process {pid} ({})", self.user)?,
+        }
+        write!(f, ", which has been writing for {:.0} s: {query}", self.age_s)
+    }
+}
+
+impl Blocker {
+    /// What ends it.
+    pub fn cure(&self) -> String {
+        match self.pid {
+            0 => format!(
+                "let it end: COMMIT PREPARED or ROLLBACK PREPARED ({})",
+                self.query.trim_start_matches("PREPARE TRANSACTION ")
+            ),
+            pid => format!("let it commit, or SELECT pg_terminate_backend({pid})"),
+        }
+    }
+}
+
 /// The slot called `name`, if there is one.
 pub async fn slot_info(client: &Client, name: &str) -> Result<Option<SlotInfo>> {
     let version = server_version(client).await?;
@@ -108,4 +135,19 @@ pub async fn slot_blockers(client: &Client) -> Result<Vec<Blocker>> {
             age_s: row.get::<_, Option<f64>>(3).unwrap_or(0.0),
         })
         .collect())
+}
+
+/// Who holds the lock that the process `pid` waits for; what else there is to know of them, others
+/// may not see.
+pub async fn blocking_pids(client: &Client, pid: i32) -> Result<Vec<Blocker>> {
+    let sql = "SELECT DISTINCT unnest(pg_catalog.pg_blocking_pids($1))";
+    let rows = client.query(sql, &[&pid]).await.map_err(from_sql)?;
+    let hidden = "its query shows itself to a member of pg_read_all_stats";
+    let blocker = |pid| Blocker {
+        pid,
+        user: "another role".to_owned(),
+        query: hidden.to_owned(),
+        age_s: 0.0,
+    };
+    Ok(rows.iter().map(|row| blocker(row.get(0))).collect())
 }

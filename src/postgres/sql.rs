@@ -13,20 +13,27 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::error::{Error, Result};
 use crate::postgres::dsn::Source;
+use crate::postgres::hosts;
 use crate::postgres::server_error::from_sql;
-use crate::postgres::session::{NO_IDLE_TIMEOUT, PINNED};
+use crate::postgres::session::{NO_IDLE_TIMEOUT, PIN_MONETARY, PINNED};
 use crate::postgres::socket::Socket;
 
 /// Opens a SQL connection with the pinned settings and runs it in a task of its own, which ends
 /// with the client. `application_name` is `frazil/<purpose>`.
 pub async fn connect_sql(source: &Source, purpose: &str) -> Result<Client> {
+    hosts::connect(source, purpose).await
+}
+
+/// The same where the host is decided.
+pub(super) async fn connect_at(source: &Source, purpose: &str) -> Result<Client> {
     let config = config(source, purpose);
     let connecting = async {
         let socket = Socket::open(source).await?;
         let tls = socket.is_tls();
         let client =
             if tls { open_tls(config, socket).await } else { open_plain(config, socket).await }?;
-        client.batch_execute(NO_IDLE_TIMEOUT).await.map_err(from_sql)?;
+        let pins = format!("{NO_IDLE_TIMEOUT}; {PIN_MONETARY}");
+        client.batch_execute(&pins).await.map_err(from_sql)?;
         Ok(client)
     };
     let patience = source.connect_timeout.saturating_mul(2);
@@ -72,10 +79,12 @@ fn config(source: &Source, purpose: &str) -> Config {
     config
 }
 
-/// tokio-postgres sends client_encoding itself; the rest goes as command-line options.
+/// tokio-postgres sends client_encoding itself, [`PIN_MONETARY`] comes later; the rest goes as
+/// command-line options.
 fn options(source: &Source) -> String {
     let mut all = source.options.clone().unwrap_or_default();
-    for (name, value) in PINNED.iter().filter(|(name, _)| *name != "client_encoding") {
+    let later = ["client_encoding", "lc_monetary"];
+    for (name, value) in PINNED.iter().filter(|(name, _)| !later.contains(name)) {
         all.push_str(&format!(" -c {name}={value}"));
     }
     all

@@ -75,8 +75,9 @@ pub enum Frame {
 pub const MESSAGE_BYTES_MAX: usize = (1 << 30) + (1 << 20);
 
 /// The next whole frame in `buf` from `pos` on, or `None` where it is not complete yet. `pos` goes
-/// on to what follows it. Notices are logged and passed over; an ErrorResponse is returned as the
-/// error it means. A message longer than `max` bytes is refused from its header alone.
+/// on to what follows it. Notices are logged and passed over, unless they mean that changes are
+/// left out; an ErrorResponse is returned as the error it means. A message longer than `max` bytes
+/// is refused from its header alone.
 #[inline]
 pub fn next_frame(buf: &[u8], pos: &mut usize, max: usize) -> Result<Option<Frame>> {
     while let Some((tag, body)) = next_message(buf, *pos, max)? {
@@ -88,7 +89,7 @@ pub fn next_frame(buf: &[u8], pos: &mut usize, max: usize) -> Result<Option<Fram
             b'c' => return Ok(Some(Frame::CopyDone)),
             b'C' => return Ok(Some(Frame::CommandComplete)),
             b'Z' => return Ok(Some(Frame::ReadyForQuery)),
-            b'N' => notice(bytes),
+            b'N' => notice(bytes)?,
             b'S' => {}
             other => return Err(bad(&format!("unexpected type byte 0x{other:02x}"))),
         }
@@ -160,9 +161,16 @@ fn bad(what: &str) -> Error {
     Error::fatal("BAD_MESSAGE", format!("replication stream: {what}"))
 }
 
-fn notice(bytes: &[u8]) {
+/// Notices say, for instance, that the stream waits for a standby (case 20).
+fn notice(bytes: &[u8]) -> Result<()> {
     let notice = ServerError::parse(bytes);
-    tracing::warn!(sqlstate = notice.sqlstate, severity = notice.severity, "{}", notice.message);
+    if notice.is_publication_skipped() {
+        return Err(notice.into());
+    }
+    let (detail, hint) = (notice.detail.as_deref(), notice.hint.as_deref());
+    let (sqlstate, severity) = (notice.sqlstate.as_str(), notice.severity.as_str());
+    tracing::warn!(sqlstate, severity, detail, hint, "{}", notice.message);
+    Ok(())
 }
 
 /// Bytes of room that [`ReplicationStream::read`] makes where less than `ROOM_MIN` is left, and
@@ -176,12 +184,21 @@ pub struct ReplicationStream {
     socket: Socket,
     pace: Pace,
     status_interval: Duration,
+    patience: Duration,
 }
 
 impl ReplicationStream {
     pub(super) fn new(socket: Socket, wal_sender_timeout: Duration) -> Self {
         let pace = Pace::new(socket.likes_pauses());
-        Self { socket, pace, status_interval: interval(wal_sender_timeout) }
+        let status_interval = interval(wal_sender_timeout);
+        Self { socket, pace, status_interval, patience: patience(wal_sender_timeout) }
+    }
+
+    /// How long the server may say nothing although it was asked to: as long as it waits for us.
+    /// Less would not do: while a large source transaction gives nothing to send, a walsender looks
+    /// at what came from us only once half of `wal_sender_timeout` has passed.
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// How often a status update is due: a third of the server's patience, 10 s at most.
@@ -293,6 +310,14 @@ fn interval(wal_sender_timeout: Duration) -> Duration {
     match wal_sender_timeout {
         Duration::ZERO => MOST,
         patience => (patience / 3).min(MOST),
+    }
+}
+
+fn patience(wal_sender_timeout: Duration) -> Duration {
+    const MOST: Duration = Duration::from_secs(60);
+    match wal_sender_timeout {
+        Duration::ZERO => MOST,
+        patience => patience.min(MOST),
     }
 }
 

@@ -73,6 +73,7 @@ impl<'a> Array<'a> {
     /// Appends the array's text; `each` appends that of an element.
     pub(crate) fn render(
         mut self,
+        delimiter: u8,
         out: &mut Vec<u8>,
         each: impl Fn(&[u8], &mut Vec<u8>) -> Result<()>,
     ) -> Result<()> {
@@ -85,18 +86,62 @@ impl<'a> Array<'a> {
         }
         let mut element = Vec::new();
         for n in 0..self.count {
-            self.render_braces(n, b'{', out);
+            if n > 0 {
+                out.push(delimiter);
+            }
+            push_braces(self.lengths(), n, b'{', out);
             match self.element()? {
                 None => out.extend_from_slice(b"NULL"),
                 Some(v) => {
                     element.clear();
                     each(v, &mut element)?;
-                    push_element(&element, out);
+                    push_element(&element, delimiter, out);
                 }
             }
-            self.render_braces(n + 1, b'}', out);
+            push_braces(self.lengths(), n + 1, b'}', out);
         }
         Ok(())
+    }
+
+    /// Appends the array as JSON does, lower bounds apart; `each` appends an element.
+    pub(crate) fn brackets(
+        mut self,
+        out: &mut Vec<u8>,
+        each: impl Fn(&[u8], &mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        if self.count == 0 {
+            out.extend_from_slice(b"[]");
+        }
+        for n in 0..self.count {
+            if n > 0 {
+                out.push(b',');
+            }
+            push_braces(self.lengths(), n, b'[', out);
+            match self.element()? {
+                None => out.extend_from_slice(b"null"),
+                Some(v) => each(v, out)?,
+            }
+            push_braces(self.lengths(), n + 1, b']', out);
+        }
+        Ok(())
+    }
+
+    /// The length of each dimension, the innermost first.
+    fn lengths(&self) -> impl Iterator<Item = usize> {
+        self.dimensions.iter().rev().map(|(length, _)| size(*length))
+    }
+
+    /// The lengths of `depth` dimensions, the outermost first, all from 1; none of an empty array.
+    /// `None`, where it has another shape.
+    pub(crate) fn shape(&self, depth: usize) -> Option<Vec<usize>> {
+        let plain = self.dimensions.iter().all(|(_, lower)| *lower == 1);
+        match self.dimensions.len() {
+            _ if self.count == 0 => Some(Vec::new()),
+            n if n == depth && plain => {
+                Some(self.dimensions.iter().map(|(length, _)| size(*length)).collect())
+            }
+            _ => None,
+        }
     }
 
     fn render_bounds(&self, out: &mut Vec<u8>) {
@@ -106,26 +151,24 @@ impl<'a> Array<'a> {
         }
         out.push(b'=');
     }
+}
 
-    /// Before element `n`: opens the braces of each dimension that begins there, after a comma.
-    /// Before the one behind it: closes those that end there.
-    fn render_braces(&self, n: usize, brace: u8, out: &mut Vec<u8>) {
-        if brace == b'{' && n > 0 {
-            out.push(b',');
-        }
-        let mut inner = 1_usize;
-        for &(length, _) in self.dimensions.iter().rev() {
-            inner = inner.saturating_mul(size(length));
-            if n.is_multiple_of(inner) {
-                out.push(brace);
-            }
+/// Before element `n`: opens the braces of each dimension that begins there. Before the one behind
+/// it: closes those that end there. `lengths`: of the dimensions, the innermost first.
+fn push_braces(lengths: impl Iterator<Item = usize>, n: usize, brace: u8, out: &mut Vec<u8>) {
+    let mut inner = 1_usize;
+    for length in lengths {
+        inner = inner.saturating_mul(length);
+        if n.is_multiple_of(inner) {
+            out.push(brace);
         }
     }
 }
 
 /// Appends an element's text, in quotes where it could be read as something else.
-fn push_element(text: &[u8], out: &mut Vec<u8>) {
-    let special = |b: &u8| matches!(b, b'"' | b'\\' | b'{' | b'}' | b',') || is_space(*b);
+fn push_element(text: &[u8], delimiter: u8, out: &mut Vec<u8>) {
+    let special = |b: &u8| matches!(b, b'"' | b'\\' | b'{' | b'}') || is_space(*b);
+    let special = |b: &u8| *b == delimiter || special(b);
     if !text.is_empty() && !text.eq_ignore_ascii_case(b"NULL") && !text.iter().any(special) {
         return out.extend_from_slice(text);
     }
@@ -148,6 +191,7 @@ fn is_space(b: u8) -> bool {
 /// not a list (see [`Array::is_list`]) or `each` gives false.
 pub(crate) fn try_each_of_text(
     text: &[u8],
+    delimiter: u8,
     mut each: impl FnMut(Option<&[u8]>) -> Result<bool>,
 ) -> Result<bool> {
     let bad = || bad_value("array");
@@ -163,15 +207,18 @@ pub(crate) fn try_each_of_text(
         }
         element.clear();
         let quoted = rest.first() == Some(&b'"');
-        let take = if quoted { take_quoted } else { take_bare };
-        let end = take(rest, &mut element).ok_or_else(bad)?;
+        let taken = match quoted {
+            true => take_quoted(rest, &mut element),
+            false => take_bare(rest, delimiter, &mut element),
+        };
+        let end = taken.ok_or_else(bad)?;
         let null = !quoted && element == b"NULL";
         if !each((!null).then_some(element.as_slice()))? {
             return Ok(false);
         }
         rest = match rest.get(end..).unwrap_or_default() {
             [] => break,
-            [b',', after @ ..] if !after.is_empty() => after,
+            [first, after @ ..] if *first == delimiter && !after.is_empty() => after,
             _ => return Err(bad()),
         };
     }
@@ -191,12 +238,113 @@ fn take_quoted(text: &[u8], element: &mut Vec<u8>) -> Option<usize> {
     None
 }
 
-/// Appends what stands before the next comma: something plain.
-fn take_bare(text: &[u8], element: &mut Vec<u8>) -> Option<usize> {
-    let end = text.iter().position(|&b| b == b',').unwrap_or(text.len());
+/// Appends what stands before the next delimiter or brace: something plain.
+fn take_bare(text: &[u8], delimiter: u8, element: &mut Vec<u8>) -> Option<usize> {
+    let ends = |b: &u8| *b == delimiter || *b == b'}';
+    let end = text.iter().position(ends).unwrap_or(text.len());
     element.extend_from_slice(text.get(..end)?);
     let plain = |b: &u8| !matches!(b, b'"' | b'\\' | b'{' | b'}');
     (end > 0 && element.iter().all(plain)).then_some(end)
+}
+
+/// An array in text, of any shape.
+pub(crate) struct ArrayText {
+    /// Length of each dimension, the innermost first; none where it is empty.
+    lengths: Vec<usize>,
+    /// Whether every dimension begins at 1.
+    plain: bool,
+    /// Elements in order, None being NULL.
+    pub(crate) elements: Vec<Option<Vec<u8>>>,
+}
+
+impl ArrayText {
+    /// Reads `text`. `BAD_VALUE` where it is no array. Postgres's arrays are rectangular, so the
+    /// lengths are those of the first of each dimension.
+    pub(crate) fn read(text: &[u8], delimiter: u8) -> Result<Self> {
+        let bad = || bad_value("array");
+        let begin = text.iter().position(|&b| b == b'{').ok_or_else(bad)?;
+        let mut rest = text.get(begin..).unwrap_or_default();
+        let mut elements = Vec::new();
+        // Of each open dimension: how many it has so far.
+        let mut open: Vec<usize> = Vec::new();
+        let mut lengths: Vec<usize> = Vec::new();
+        let mut deepest = None;
+        while let Some((&first, after)) = rest.split_first() {
+            match first {
+                b'{' => open.push(0),
+                b'}' => {
+                    let depth = open.len();
+                    let length = open.pop().ok_or_else(bad)?;
+                    if let Some(outer) = open.last_mut() {
+                        *outer += 1;
+                    }
+                    if deepest.get_or_insert(depth).checked_sub(depth) == Some(lengths.len()) {
+                        lengths.push(length);
+                    }
+                }
+                _ if first == delimiter => {}
+                _ => {
+                    let mut element = Vec::new();
+                    let taken = match first {
+                        b'"' => take_quoted(rest, &mut element),
+                        _ => take_bare(rest, delimiter, &mut element),
+                    };
+                    rest = rest.get(taken.ok_or_else(bad)?..).unwrap_or_default();
+                    let null = first != b'"' && element == b"NULL";
+                    elements.push((!null).then_some(element));
+                    *open.last_mut().ok_or_else(bad)? += 1;
+                    continue;
+                }
+            }
+            if open.len() > DIMENSIONS_MAX {
+                return Err(bad());
+            }
+            rest = after;
+        }
+        if !open.is_empty() {
+            return Err(bad());
+        }
+        let count = lengths.iter().copied().reduce(usize::saturating_mul).unwrap_or_default();
+        match elements.len() {
+            0 => lengths.clear(),
+            n if n == count => {}
+            _ => return Err(bad()),
+        }
+        Ok(Self { lengths, plain: begin == 0, elements })
+    }
+
+    /// As [`Array::shape`].
+    pub(crate) fn shape(&self, depth: usize) -> Option<Vec<usize>> {
+        match self.lengths.len() {
+            _ if self.elements.is_empty() => Some(Vec::new()),
+            n if n == depth && self.plain => Some(self.lengths.iter().rev().copied().collect()),
+            _ => None,
+        }
+    }
+
+    /// As [`Array::brackets`].
+    pub(crate) fn brackets(
+        &self,
+        out: &mut Vec<u8>,
+        each: impl Fn(&[u8], &mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        if self.elements.is_empty() {
+            out.extend_from_slice(b"[]");
+        }
+        let lengths = || self.lengths.iter().copied();
+        for (n, element) in self.elements.iter().enumerate() {
+            if n > 0 {
+                out.push(b',');
+            }
+            push_braces(lengths(), n, b'[', out);
+            match element {
+                None => out.extend_from_slice(b"null"),
+                Some(v) => each(v, out)?,
+            }
+            push_braces(lengths(), n + 1, b']', out);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -205,7 +353,7 @@ mod tests {
 
     fn elements(text: &str) -> Result<Option<Vec<Option<String>>>> {
         let mut all = Vec::new();
-        let list = try_each_of_text(text.as_bytes(), |v| {
+        let list = try_each_of_text(text.as_bytes(), b',', |v| {
             all.push(v.map(|v| String::from_utf8(v.to_vec()).unwrap()));
             Ok(true)
         })?;

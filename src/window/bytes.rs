@@ -8,13 +8,17 @@ use arrow_array::{ArrayRef, GenericByteArray};
 use arrow_buffer::{ArrowNativeType, Buffer, NullBufferBuilder};
 use arrow_schema::DataType;
 
+use super::geometry::iso_wkb;
+use super::json::{push_json, push_json_of_text};
+use super::relation::PgType;
 use super::render::{self, binary_form_unknown, jsonb};
 use super::store::{Store, end, invalid_utf8, offsets};
-use super::{datetime, numeric, text};
+use super::{datetime, interval, numeric, text};
 use crate::error::Result;
 
 /// Values of any length, one behind the other. Text is checked to be UTF-8 once, at the end.
 pub(crate) struct Bytes<K: Kinded> {
+    kind: K,
     values: Vec<u8>,
     ends: Vec<<K::Arrow as ByteArrayType>::Offset>,
     nulls: NullBufferBuilder,
@@ -26,20 +30,20 @@ pub(crate) trait Kinded {
     type Arrow: ByteArrayType;
 
     /// Appends what is stored of a binary form.
-    fn binary(v: &[u8], out: &mut Vec<u8>) -> Result<()>;
+    fn binary(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()>;
 
     /// Appends what is stored of a text form.
     #[inline(always)]
-    fn text(v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    fn text(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
         out.extend_from_slice(v);
         Ok(())
     }
 }
 
 impl<K: Kinded> Bytes<K> {
-    /// Empty.
-    pub(crate) fn new() -> Self {
-        Self { values: Vec::new(), ends: Vec::new(), nulls: NullBufferBuilder::new(0) }
+    /// Empty, for values of `kind`.
+    pub(crate) fn new(kind: K) -> Self {
+        Self { kind, values: Vec::new(), ends: Vec::new(), nulls: NullBufferBuilder::new(0) }
     }
 
     #[inline(always)]
@@ -53,12 +57,12 @@ impl<K: Kinded> Bytes<K> {
 impl<K: Kinded> Store for Bytes<K> {
     #[inline(always)]
     fn binary(&mut self, v: &[u8]) -> Result<bool> {
-        K::binary(v, &mut self.values)?;
+        self.kind.binary(v, &mut self.values)?;
         self.push(true).map(|()| true)
     }
 
     fn text(&mut self, v: &[u8]) -> Result<bool> {
-        K::text(v, &mut self.values)?;
+        self.kind.text(v, &mut self.values)?;
         self.push(true).map(|()| true)
     }
 
@@ -91,7 +95,7 @@ macro_rules! kinded {
             type Arrow = $arrow;
 
             #[inline(always)]
-            fn binary($v: &[u8], $out: &mut Vec<u8>) -> Result<()> {
+            fn binary(&self, $v: &[u8], $out: &mut Vec<u8>) -> Result<()> {
                 $binary
             }
         }
@@ -117,12 +121,99 @@ impl Kinded for Bytea {
     type Arrow = LargeBinaryType;
 
     #[inline(always)]
-    fn binary(v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    fn binary(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
         out.extend_from_slice(v);
         Ok(())
     }
 
-    fn text(v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    fn text(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
         text::bytea(v, out)
+    }
+}
+
+/// A type that is stored as its Postgres text.
+pub(crate) struct Written(pub(crate) PgType);
+
+impl Kinded for Written {
+    type Arrow = Utf8Type;
+
+    fn binary(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        render::render(&self.0, v, out)
+    }
+}
+
+/// A composite type as a JSON object.
+pub(crate) struct Object(pub(crate) PgType);
+
+impl Kinded for Object {
+    type Arrow = Utf8Type;
+
+    fn binary(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        push_json(&self.0, v, out)
+    }
+
+    fn text(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        push_json_of_text(&self.0, v, out)
+    }
+}
+
+/// `char(n)` without its padding.
+pub(crate) struct Trimmed;
+
+impl Kinded for Trimmed {
+    type Arrow = Utf8Type;
+
+    fn binary(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        out.extend_from_slice(trim(v));
+        Ok(())
+    }
+
+    fn text(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        out.extend_from_slice(trim(v));
+        Ok(())
+    }
+}
+
+fn trim(v: &[u8]) -> &[u8] {
+    let end = v.iter().rposition(|&byte| byte != b' ').map_or(0, |last| last + 1);
+    v.get(..end).unwrap_or_default()
+}
+
+/// `interval` as ISO 8601.
+pub(crate) struct IntervalIso;
+
+impl Kinded for IntervalIso {
+    type Arrow = Utf8Type;
+
+    fn binary(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        interval::iso_8601(v, out)
+    }
+
+    fn text(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        interval::iso_8601_of_text(v, out)
+    }
+}
+
+/// `geometry`, `geography`.
+pub(crate) struct Geometry {
+    /// As ISO WKB; else as EWKB.
+    pub(crate) iso: bool,
+}
+
+impl Kinded for Geometry {
+    type Arrow = LargeBinaryType;
+
+    fn binary(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        if self.iso {
+            return iso_wkb(v, out);
+        }
+        out.extend_from_slice(v);
+        Ok(())
+    }
+
+    fn text(&self, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let mut ewkb = Vec::with_capacity(v.len() / 2);
+        text::hex(v, &mut ewkb)?;
+        self.binary(&ewkb, out)
     }
 }

@@ -9,7 +9,7 @@ use super::scan::Scan;
 use crate::error::Result;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
-const MICROS_PER_MINUTE: i64 = 60 * MICROS_PER_SECOND;
+pub(crate) const MICROS_PER_MINUTE: i64 = 60 * MICROS_PER_SECOND;
 pub(crate) const MICROS_PER_HOUR: i64 = 60 * MICROS_PER_MINUTE;
 const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 /// Days from 1970-01-01 to 2000-01-01.
@@ -282,6 +282,7 @@ mod tests {
         assert_eq!(civil(0), (1970, 1, 1));
     }
 
+    // cases: 37 holds
     #[test]
     fn timestamps_that_overflow_are_not_wrapped() {
         let last = i64::MAX - EPOCH_MICROS;

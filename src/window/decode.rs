@@ -17,7 +17,8 @@ use std::sync::Arc;
 use arrow_array::ArrayRef;
 use arrow_schema::{DataType, Field as ArrowField, TimeUnit};
 
-use super::relation::PgType;
+use super::hidden_key::HiddenKey;
+use super::relation::{Attribute, PgType};
 use super::render::render;
 use super::store::{AnyStore, Store, dispatch};
 use super::wire::{Field, Framing};
@@ -56,6 +57,8 @@ pub struct Decoded {
     pub columns: Vec<ArrayRef>,
     /// Values that don't stand in their arrays: by block of rows, then column, then row.
     pub raw: Vec<RawValue>,
+    /// The `_pg_key` of each row, where the table has it.
+    pub key: Option<ArrayRef>,
     /// Rows of each array.
     pub rows: usize,
 }
@@ -63,6 +66,7 @@ pub struct Decoded {
 /// Decodes tuples of one relation, in one version, into columns.
 pub struct TupleDecoder {
     columns: Vec<Option<Column>>,
+    key: Option<HiddenKey>,
     raw: Vec<RawValue>,
     rows: usize,
 }
@@ -83,7 +87,13 @@ impl TupleDecoder {
             about.map(|about| Column::new(index, about)).transpose()
         };
         let columns = columns.into_iter().enumerate().map(column).collect::<Result<_>>()?;
-        Ok(Self { columns, raw: Vec::new(), rows: 0 })
+        Ok(Self { columns, key: None, raw: Vec::new(), rows: 0 })
+    }
+
+    /// The same, and it makes each row's `_pg_key`, where there is one to make.
+    #[must_use]
+    pub fn with_key(self, key: Option<HiddenKey>) -> Self {
+        Self { key, ..self }
     }
 
     /// Decodes the tuples at `cursors` into `buf`, each at its tuple's first field and left behind
@@ -92,6 +102,9 @@ impl TupleDecoder {
         for block in cursors.chunks_mut(BLOCK_ROWS) {
             let first_row = u32::try_from(self.rows).map_err(|_| too_many_rows())?;
             self.rows += block.len();
+            if let Some(key) = &mut self.key {
+                key.fill::<F>(buf, block)?;
+            }
             for column in &mut self.columns {
                 match column {
                     Some(column) => column.fill::<F>(buf, block, first_row, &mut self.raw)?,
@@ -111,7 +124,8 @@ impl TupleDecoder {
         };
         let columns = self.columns.iter_mut().flatten().map(finish).collect::<Result<_>>()?;
         let (raw, rows) = (std::mem::take(&mut self.raw), std::mem::take(&mut self.rows));
-        Ok(Decoded { columns, raw, rows })
+        let key = self.key.as_mut().map(HiddenKey::finish);
+        Ok(Decoded { columns, key, raw, rows })
     }
 }
 
@@ -219,32 +233,65 @@ fn too_many_rows() -> Error {
 /// Iceberg's.
 pub fn arrow_type(t: &PgType) -> DataType {
     match t {
-        PgType::Bool => DataType::Boolean,
+        PgType::Bool | PgType::BitBoolean => DataType::Boolean,
         PgType::Int2 | PgType::Int4 => DataType::Int32,
         PgType::Int8 | PgType::Oid => DataType::Int64,
         PgType::Xid8 => DataType::Decimal128(20, 0),
         PgType::Float4 => DataType::Float32,
         PgType::Float8 => DataType::Float64,
         &PgType::Numeric { precision, scale } => DataType::Decimal128(precision, scale),
-        PgType::NumericText | PgType::Text | PgType::Jsonb | PgType::TimeTz | PgType::Opaque => {
+        PgType::NumericText | PgType::Text | PgType::Json | PgType::Jsonb | PgType::TimeTz => {
             DataType::Utf8
         }
-        PgType::Bytea => DataType::LargeBinary,
+        PgType::Trimmed | PgType::IntervalIso | PgType::Composite(_) => DataType::Utf8,
+        PgType::Written(_) | PgType::AsText(_) | PgType::Opaque => DataType::Utf8,
+        PgType::Money { scale } => DataType::Decimal128(19, *scale),
+        PgType::Bytea | PgType::Geometry { .. } => DataType::LargeBinary,
         PgType::Date => DataType::Date32,
         PgType::Time => DataType::Time64(TimeUnit::Microsecond),
         PgType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
         PgType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
-        PgType::Interval => DataType::Struct(
-            vec![
-                ArrowField::new("months", DataType::Int32, true),
-                ArrowField::new("days", DataType::Int32, true),
-                ArrowField::new("micros", DataType::Int64, true),
-            ]
-            .into(),
-        ),
+        PgType::Interval => structure(&[
+            ("months", DataType::Int32),
+            ("days", DataType::Int32),
+            ("micros", DataType::Int64),
+        ]),
+        PgType::Point => structure(&[("x", DataType::Float64), ("y", DataType::Float64)]),
+        PgType::Struct(attributes) => {
+            let part = |a: &Attribute| ArrowField::new(&a.name, arrow_type(&a.pg_type), true);
+            DataType::Struct(attributes.iter().map(part).collect())
+        }
+        PgType::RangeStruct(element) => structure(&[
+            ("empty", DataType::Boolean),
+            ("lower", arrow_type(element)),
+            ("upper", arrow_type(element)),
+            ("lower_inc", DataType::Boolean),
+            ("upper_inc", DataType::Boolean),
+        ]),
+        PgType::Hstore => string_map(),
+        PgType::Vector | PgType::HalfVector => list(DataType::Float32),
         PgType::Uuid => DataType::FixedSizeBinary(16),
-        PgType::Array(element) => {
-            DataType::List(Arc::new(ArrowField::new("element", arrow_type(element), true)))
+        PgType::Array(element) => list(arrow_type(element)),
+        PgType::Nested(element, depth) => {
+            (0..*depth).fold(arrow_type(element), |inner, _| list(inner))
         }
     }
+}
+
+fn list(element: DataType) -> DataType {
+    DataType::List(Arc::new(ArrowField::new("element", element, true)))
+}
+
+fn structure(parts: &[(&str, DataType)]) -> DataType {
+    let part = |(name, t): &(&str, DataType)| ArrowField::new(*name, t.clone(), true);
+    DataType::Struct(parts.iter().map(part).collect())
+}
+
+fn string_map() -> DataType {
+    let pair = vec![
+        ArrowField::new("key", DataType::Utf8, false),
+        ArrowField::new("value", DataType::Utf8, true),
+    ];
+    let entries = ArrowField::new("key_value", DataType::Struct(pair.into()), false);
+    DataType::Map(Arc::new(entries), false)
 }

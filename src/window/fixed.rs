@@ -7,6 +7,7 @@ use arrow_array::{ArrayRef, BooleanArray, FixedSizeBinaryArray, PrimitiveArray};
 use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBufferBuilder, ScalarBuffer};
 use arrow_schema::DataType;
 
+use super::forms::bit;
 use super::scalar::{Native, Scalar, bad_value, boolean, boolean_of_text, exact};
 use super::store::{Store, defect};
 use super::text;
@@ -63,16 +64,17 @@ impl<S: Scalar> Store for Numbers<S> {
     }
 }
 
-/// Booleans.
+/// Booleans: of `bool`, or of `bit(1)`.
 pub(crate) struct Booleans {
+    bit: bool,
     values: BooleanBufferBuilder,
     nulls: NullBufferBuilder,
 }
 
 impl Booleans {
-    /// Empty.
-    pub(crate) fn new() -> Self {
-        Self { values: BooleanBufferBuilder::new(0), nulls: NullBufferBuilder::new(0) }
+    /// Empty; `bit`: the values are of `bit(1)`.
+    pub(crate) fn new(bit: bool) -> Self {
+        Self { bit, values: BooleanBufferBuilder::new(0), nulls: NullBufferBuilder::new(0) }
     }
 
     #[inline(always)]
@@ -85,12 +87,17 @@ impl Booleans {
 impl Store for Booleans {
     #[inline(always)]
     fn binary(&mut self, v: &[u8]) -> Result<bool> {
-        self.push(Some(boolean(v)?));
+        self.push(Some(if self.bit { bit(v)? } else { boolean(v)? }));
         Ok(true)
     }
 
     fn text(&mut self, v: &[u8]) -> Result<bool> {
-        self.push(Some(boolean_of_text(v)?));
+        self.push(Some(match v {
+            b"0" if self.bit => false,
+            b"1" if self.bit => true,
+            _ if self.bit => return Err(bad_value("bit(1)")),
+            _ => boolean_of_text(v)?,
+        }));
         Ok(true)
     }
 

@@ -21,7 +21,8 @@ use hashbrown::hash_table::{Entry, HashTable};
 
 use crate::error::{Error, Result};
 
-use crate::window::relation::{OldTuple, Relation, Tuple};
+use crate::window::multiset::Multiset;
+use crate::window::relation::{KeyForm, OldTuple, Relation, Tuple};
 use crate::window::wire::{Field, Framing, WalTuple, skip};
 
 /// "No such position" in a [`Version`].
@@ -74,6 +75,8 @@ pub struct Fold {
     /// Changes that arrived, folded away or not.
     pub changes: u64,
     slots: HashTable<Slot>,
+    /// Takes the place of `slots` and `versions` where whole rows are the key.
+    pub(crate) whole_rows: Option<Box<Multiset>>,
     /// Keys whose columns do not lie side by side in the tuple, put together.
     gathered: Vec<u8>,
     seed: foldhash::fast::FixedState,
@@ -82,8 +85,10 @@ pub struct Fold {
 impl Fold {
     /// An empty fold for `relation`.
     pub fn new(relation: Arc<Relation>) -> Self {
+        let is_whole_row = relation.key_form == KeyForm::WholeRow;
         Self {
             relation,
+            whole_rows: is_whole_row.then(Box::default),
             versions: Vec::new(),
             truncated: false,
             changes: 0,
@@ -98,15 +103,16 @@ impl Fold {
         self.versions.capacity() * size_of::<Version>()
             + self.slots.capacity() * size_of::<Slot>()
             + self.gathered.capacity()
+            + self.whole_rows.as_ref().map_or(0, |rows| rows.bytes())
     }
 
     /// INSERT of the tuple `new`.
     pub fn insert(&mut self, buf: &[u8], new: Tuple) -> Result<()> {
         self.check_columns(new)?;
-        let version = self.push(new.at, NONE, false, NONE, false);
         if self.relation.key.is_empty() {
-            return Ok(());
+            return self.insert_without_key(buf, new);
         }
+        let version = self.push(new.at, NONE, false, NONE, false);
         let key = self.key_of(buf, new.at)?;
         self.upsert(buf, key, new.at, version, true);
         Ok(())
@@ -115,7 +121,9 @@ impl Fold {
     /// UPDATE to the tuple `new`, with the old tuple where the server sent one.
     pub fn update(&mut self, buf: &[u8], old: Option<(OldTuple, Tuple)>, new: Tuple) -> Result<()> {
         self.check_columns(new)?;
-        self.require_key("UPDATE")?;
+        if self.relation.key.is_empty() {
+            return self.update_without_key(buf, old, new);
+        }
         let Some((kind, old)) = old else {
             let key = self.key_of(buf, new.at)?;
             let previous = self.last_of(buf, key);
@@ -139,9 +147,14 @@ impl Fold {
     }
 
     /// DELETE of the row that `old` names.
-    pub fn delete(&mut self, buf: &[u8], old: Tuple) -> Result<()> {
+    pub fn delete(&mut self, buf: &[u8], (kind, old): (OldTuple, Tuple)) -> Result<()> {
         self.check_columns(old)?;
-        self.require_key("DELETE")?;
+        if self.relation.key.is_empty() {
+            let columns = self.relation.columns.len();
+            self.whole_rows("DELETE", Some(kind))?.remove(buf, old.at, columns)?;
+            self.changes += 1;
+            return Ok(());
+        }
         self.changes += 1;
         let key = self.key_of(buf, old.at)?;
         self.remove(buf, key, old.at);
@@ -153,6 +166,9 @@ impl Fold {
         self.slots.clear();
         self.versions.clear();
         self.gathered.clear();
+        if let Some(rows) = &mut self.whole_rows {
+            rows.clear();
+        }
         self.truncated = true;
         self.changes += 1;
     }
@@ -163,6 +179,43 @@ impl Fold {
             self.slots.iter().filter(|slot| !slot.first_is_insert).map(|slot| slot.tuple).collect();
         tuples.sort_unstable();
         tuples
+    }
+
+    fn insert_without_key(&mut self, buf: &[u8], new: Tuple) -> Result<()> {
+        match &mut self.whole_rows {
+            Some(rows) => {
+                rows.add(buf, new.at, self.relation.columns.len())?;
+                self.changes += 1;
+            }
+            None => {
+                self.push(new.at, NONE, false, NONE, false);
+            }
+        }
+        Ok(())
+    }
+
+    fn update_without_key(
+        &mut self,
+        buf: &[u8],
+        old: Option<(OldTuple, Tuple)>,
+        new: Tuple,
+    ) -> Result<()> {
+        old.map_or(Ok(()), |(_, old)| self.check_columns(old))?;
+        let columns = self.relation.columns.len();
+        let rows = self.whole_rows("UPDATE", old.map(|(kind, _)| kind))?;
+        if let Some((_, old)) = old {
+            rows.replace(buf, old.at, new.at, columns)?;
+        }
+        self.changes += 1;
+        Ok(())
+    }
+
+    /// The rows of a table without a key, for a change that shows the whole old row.
+    fn whole_rows(&mut self, what: &str, old: Option<OldTuple>) -> Result<&mut Multiset> {
+        match &mut self.whole_rows {
+            Some(rows) if old == Some(OldTuple::Full) => Ok(rows),
+            _ => Err(without_key(&self.relation, what)),
+        }
     }
 
     fn push(&mut self, new: u32, old: u32, full: bool, previous: u32, is_update: bool) -> u32 {
@@ -283,18 +336,6 @@ impl Fold {
             ),
         ))
     }
-
-    fn require_key(&self, what: &str) -> Result<()> {
-        if !self.relation.key.is_empty() {
-            return Ok(());
-        }
-        Err(Error::table(
-            "CHANGE_WITHOUT_KEY",
-            self.relation.display(),
-            format!("{what} of a table without a key"),
-        )
-        .with_cure("give it a primary key, or publish only its inserts (publish = 'insert')"))
-    }
 }
 
 impl KeyAt {
@@ -334,4 +375,12 @@ fn find<'a>(
 fn null_key(relation: &Relation, column: usize) -> Error {
     let name = relation.columns.get(column).map_or("?", |column| column.name.as_str());
     Error::table("KEY_NULL", relation.display(), "a key column is NULL").with_column(name)
+}
+
+fn without_key(relation: &Relation, what: &str) -> Error {
+    let message = format!("{what} of a row that nothing identifies");
+    Error::table("CHANGE_WITHOUT_KEY", relation.display(), message).with_cure(
+        "give the table a primary key or REPLICA IDENTITY FULL and copy it afresh, or publish only \
+         its inserts (publish = 'insert')",
+    )
 }

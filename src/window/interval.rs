@@ -4,7 +4,7 @@
 //! together are infinities since Postgres 17; before, they were one finite value each, which
 //! pg_upgrade turns into infinity as well. They are taken as infinities from any server.
 
-use super::datetime::{MICROS_PER_HOUR, is_infinite, push_time, scan_minutes};
+use super::datetime::{MICROS_PER_HOUR, MICROS_PER_MINUTE, is_infinite, push_time, scan_minutes};
 use super::scalar::{bad_value, exact};
 use super::scan::Scan;
 use crate::error::Result;
@@ -90,6 +90,58 @@ pub(crate) fn render_interval(v: &[u8], out: &mut Vec<u8>) -> Result<()> {
         _ => push_interval(out, interval),
     }
     Ok(())
+}
+
+/// Appends a binary `interval` as IntervalStyle iso_8601 has it: `P1Y-2M3DT-4H-5M-6.7S`.
+pub(crate) fn iso_8601(v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let interval = Interval::read(v)?;
+    match interval {
+        Interval::INFINITY => out.extend_from_slice(b"infinity"),
+        Interval::NEGATIVE_INFINITY => out.extend_from_slice(b"-infinity"),
+        _ => push_iso_8601(out, interval),
+    }
+    Ok(())
+}
+
+/// As [`iso_8601`], from the text form.
+pub(crate) fn iso_8601_of_text(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let text = str::from_utf8(text).map_err(|_| bad_value("interval"))?;
+    match interval_of_text(text)? {
+        Some(interval) => push_iso_8601(out, interval),
+        None => out.extend_from_slice(text.as_bytes()),
+    }
+    Ok(())
+}
+
+fn push_iso_8601(out: &mut Vec<u8>, interval: Interval) {
+    let Interval { months, days, micros } = interval;
+    if (months, days, micros) == (0, 0, 0) {
+        return out.extend_from_slice(b"PT0S");
+    }
+    let part = |out: &mut Vec<u8>, count: i64, unit: char| {
+        if count != 0 {
+            out.extend_from_slice(format!("{count}{unit}").as_bytes());
+        }
+    };
+    out.push(b'P');
+    part(out, i64::from(months / 12), 'Y');
+    part(out, i64::from(months % 12), 'M');
+    part(out, i64::from(days), 'D');
+    if micros == 0 {
+        return;
+    }
+    out.push(b'T');
+    part(out, micros / MICROS_PER_HOUR, 'H');
+    let rest = micros % MICROS_PER_HOUR;
+    part(out, rest / MICROS_PER_MINUTE, 'M');
+    let rest = rest % MICROS_PER_MINUTE;
+    if rest != 0 {
+        let sign = if rest < 0 { "-" } else { "" };
+        let rest = rest.unsigned_abs();
+        let text = format!("{sign}{}.{:06}", rest / 1_000_000, rest % 1_000_000);
+        out.extend_from_slice(text.trim_end_matches('0').trim_end_matches('.').as_bytes());
+        out.push(b'S');
+    }
 }
 
 fn push_interval(out: &mut Vec<u8>, interval: Interval) {

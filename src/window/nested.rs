@@ -71,6 +71,7 @@ impl Store for Intervals {
 
 /// Arrays: one store for all elements of all rows.
 pub(crate) struct Lists {
+    delimiter: u8,
     elements: Box<AnyStore>,
     count: usize,
     ends: Vec<i32>,
@@ -78,10 +79,10 @@ pub(crate) struct Lists {
 }
 
 impl Lists {
-    /// Empty, with a store for elements.
-    pub(crate) fn new(elements: AnyStore) -> Self {
+    /// Empty, with a store for elements, whose texts are parted by `delimiter`.
+    pub(crate) fn new(elements: AnyStore, delimiter: u8) -> Self {
         let nulls = NullBufferBuilder::new(0);
-        Self { elements: Box::new(elements), count: 0, ends: Vec::new(), nulls }
+        Self { delimiter, elements: Box::new(elements), count: 0, ends: Vec::new(), nulls }
     }
 
     /// Ends a list that began behind `self.count` elements and has `added`; takes them back if it
@@ -118,7 +119,7 @@ impl Store for Lists {
 
     fn text(&mut self, v: &[u8]) -> Result<bool> {
         let (elements, mut added) = (&mut self.elements, 0);
-        let fits = try_each_of_text(v, |element| {
+        let fits = try_each_of_text(v, self.delimiter, |element| {
             added += 1;
             match element {
                 Some(v) => elements.text(v),

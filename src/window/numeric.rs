@@ -4,7 +4,7 @@
 //! wire: count of digits, weight (power of 10000 of the first digit), sign, display scale, digits;
 //! all 16 bits.
 
-use super::scalar::bad_value;
+use super::scalar::{bad_value, exact};
 use crate::error::Result;
 
 const NEGATIVE: u16 = 0x4000;
@@ -218,6 +218,34 @@ fn push_leading(out: &mut Vec<u8>, digit: u16) {
 /// The four decimal places of a base-10000 digit.
 fn places(digit: u16) -> [u8; 4] {
     [1000, 100, 10, 1].map(|power| u8::try_from(digit / power % 10).map_or(b'?', |d| b'0' + d))
+}
+
+/// The units of a `money` in text, under `lc_monetary = C`: `-$1,234.56`. Whatever the units count
+/// elsewhere, two places stand behind this locale's point.
+pub(crate) fn money_of_text(text: &str) -> Result<i64> {
+    let bad = || bad_value("money");
+    let (sign, rest) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
+    let (whole, cents) = rest.strip_prefix('$').and_then(|t| t.split_once('.')).ok_or_else(bad)?;
+    if cents.len() != 2 {
+        return Err(bad());
+    }
+    let digits = format!("{sign}{}{cents}", whole.replace(',', ""));
+    digits.parse().map_err(|_| bad())
+}
+
+/// Appends the text of a binary `money` under `lc_monetary = C` (cash.c).
+pub(crate) fn render_money(v: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let units = i64::from_be_bytes(exact(v, "money")?);
+    out.extend_from_slice(if units < 0 { b"-$" } else { b"$" });
+    let whole = (units.unsigned_abs() / 100).to_string();
+    for (at, digit) in whole.bytes().enumerate() {
+        if at > 0 && (whole.len() - at).is_multiple_of(3) {
+            out.push(b',');
+        }
+        out.push(digit);
+    }
+    out.extend_from_slice(format!(".{:02}", units.unsigned_abs() % 100).as_bytes());
+    Ok(())
 }
 
 #[cfg(test)]

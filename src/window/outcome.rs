@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::window::fold::{Fold, NONE, Version};
+use crate::window::multiset::Multiset;
 use crate::window::relation::Relation;
 use crate::window::wire::{Field, Framing, WalTuple, has_unchanged};
 
@@ -31,8 +32,21 @@ pub struct Outcome {
     pub open: Vec<OpenRow>,
     /// Tuples (in the receive buffer) whose key columns name the rows to delete.
     pub deletes: Vec<u32>,
+    /// Rows of a table without a key of which there are fewer now, also named by `deletes`.
+    pub fewer: Vec<Fewer>,
     /// Changes that arrived, folded away or not.
     pub changes: u64,
+}
+
+/// Equal rows of which some are gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Fewer {
+    /// One of them, in the receive buffer.
+    pub at: u32,
+    /// Its bytes.
+    pub len: u32,
+    /// How many fewer there are.
+    pub count: u64,
 }
 
 /// A row whose unchanged TOAST is not in this segment.
@@ -57,8 +71,13 @@ impl Outcome {
             patched_rows: Vec::new(),
             open: Vec::new(),
             deletes: fold.deletes(),
+            fewer: Vec::new(),
             changes: fold.changes,
         };
+        if let Some(rows) = &fold.whole_rows {
+            outcome.balance(rows, buf);
+            return Ok(outcome);
+        }
         let columns = fold.relation.columns.len();
         let toastable = fold.relation.columns.iter().any(|column| column.toastable);
         for version in fold.versions.iter().filter(|version| version.live) {
@@ -69,6 +88,34 @@ impl Outcome {
             }
         }
         Ok(outcome)
+    }
+
+    /// Whether older rows must be looked at to write this.
+    pub fn needs_older_rows(&self) -> bool {
+        !self.open.is_empty() || !self.fewer.is_empty()
+    }
+
+    fn balance(&mut self, rows: &Multiset, buf: &[u8]) {
+        for row in rows.changed() {
+            let (bytes, in_buffer) = rows.bytes_of(buf, row.tuple);
+            let count = row.net.unsigned_abs();
+            match (row.net > 0, in_buffer) {
+                (true, Some(at)) => self.rows.extend((0..count).map(|_| at)),
+                (true, None) => {
+                    let at = u32::try_from(self.patched.len()).unwrap_or(NONE);
+                    self.patched.extend_from_slice(bytes);
+                    self.patched_rows.extend((0..count).map(|_| at));
+                }
+                // The old tuple of a change is in the buffer.
+                (false, at) => {
+                    let at = at.unwrap_or(NONE);
+                    self.fewer.push(Fewer { at, len: row.tuple.len, count });
+                }
+            }
+        }
+        self.rows.sort_unstable();
+        self.fewer.sort_unstable_by_key(|row| row.at);
+        self.deletes = self.fewer.iter().map(|row| row.at).collect();
     }
 
     fn patch(&mut self, fold: &Fold, buf: &[u8], version: &Version) -> Result<()> {

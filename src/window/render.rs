@@ -4,7 +4,11 @@
 
 use super::array::Array;
 use super::float::{render_float4, render_float8};
+use super::forms::vector::render_vector;
+use super::forms::{bit, render_form, render_point, render_range};
+use super::hstore::render_hstore;
 use super::interval::render_interval;
+use super::record::render_record;
 use super::relation::PgType;
 use super::scalar::{bad_value, boolean, exact};
 use super::{datetime, numeric};
@@ -23,7 +27,7 @@ pub fn render(t: &PgType, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
         PgType::Float4 => render_float4(f32::from_be_bytes(exact(v, "float4")?), out),
         PgType::Float8 => render_float8(f64::from_be_bytes(exact(v, "float8")?), out),
         PgType::Numeric { .. } | PgType::NumericText => numeric::render(v, out)?,
-        PgType::Text => out.extend_from_slice(text(v)),
+        PgType::Text | PgType::Json | PgType::Trimmed => out.extend_from_slice(text(v)),
         PgType::Jsonb => out.extend_from_slice(jsonb(v)?),
         PgType::Bytea => push_hex(v, out),
         PgType::Date => datetime::render_date(v, out)?,
@@ -31,9 +35,25 @@ pub fn render(t: &PgType, v: &[u8], out: &mut Vec<u8>) -> Result<()> {
         PgType::TimeTz => datetime::render_timetz(v, out)?,
         PgType::Timestamp => datetime::render_timestamp(v, b"", out)?,
         PgType::TimestampTz => datetime::render_timestamp(v, b"+00", out)?,
-        PgType::Interval => render_interval(v, out)?,
+        PgType::Interval | PgType::IntervalIso => render_interval(v, out)?,
         PgType::Uuid => push_uuid(exact(v, "uuid")?, out),
-        PgType::Array(element) => Array::read(v)?.render(out, |v, out| render(element, v, out))?,
+        PgType::Array(element) | PgType::Nested(element, _) => {
+            let delimiter = element.delimiter();
+            Array::read(v)?.render(delimiter, out, |v, out| render(element, v, out))?;
+        }
+        PgType::Money { .. } => numeric::render_money(v, out)?,
+        PgType::BitBoolean => out.push(if bit(v)? { b'1' } else { b'0' }),
+        PgType::Point => render_point(v, out)?,
+        PgType::Hstore => render_hstore(v, out)?,
+        PgType::Vector => render_vector(v, false, out)?,
+        PgType::HalfVector => render_vector(v, true, out)?,
+        PgType::Geometry { .. } => out.extend(v.iter().flat_map(|b| capitals(*b))),
+        PgType::Composite(attributes) | PgType::Struct(attributes) => {
+            render_record(attributes, v, out)?;
+        }
+        PgType::RangeStruct(element) => render_range(element, v, out)?,
+        PgType::Written(form) => render_form(form, v, out)?,
+        PgType::AsText(t) => render(t, v, out)?,
         PgType::Opaque => return Err(binary_form_unknown()),
     }
     Ok(())
@@ -69,6 +89,11 @@ fn push_hex(v: &[u8], out: &mut Vec<u8>) {
     out.reserve(2 + 2 * v.len());
     out.extend_from_slice(b"\\x");
     out.extend(v.iter().flat_map(|b| [hex_digit(b >> 4), hex_digit(b & 15)]));
+}
+
+/// Two digits, as PostGIS writes them.
+fn capitals(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 15].map(|nibble| hex_digit(nibble).to_ascii_uppercase())
 }
 
 fn hex_digit(nibble: u8) -> u8 {

@@ -126,6 +126,22 @@ impl Scalar for Decimal {
     }
 }
 
+/// `money`: units of the smallest coin.
+pub(crate) struct Money;
+
+impl Scalar for Money {
+    type Arrow = Decimal128Type;
+
+    #[inline(always)]
+    fn binary(&self, v: &[u8]) -> Result<Option<i128>> {
+        Ok(Some(i64::from_be_bytes(exact(v, "money")?).into()))
+    }
+
+    fn text(&self, text: &str) -> Result<Option<i128>> {
+        numeric::money_of_text(text).map(|units| Some(units.into()))
+    }
+}
+
 macro_rules! temporal {
     ($name:ident, $arrow:ty, $binary:path, $text:path, $doc:literal) => {
         #[doc = $doc]

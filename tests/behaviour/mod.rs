@@ -1,15 +1,23 @@
 //! What frazil does, seen from outside: the binary, a real Postgres, an independent reader.
 
+mod archive;
 mod bad_input;
 mod bank_transfer;
 mod ddl;
 mod dml;
+mod half_open;
+mod hidden_keys;
+mod identity_switch;
+mod keyless;
 mod memory;
+mod not_replicated;
 mod order;
 mod position_checks;
 mod random_workload;
+mod refresh;
 mod restart_and_stop;
-mod scene;
+pub(crate) mod scene;
 mod snapshot_with_writers;
+mod stored_values;
 mod toast;
-mod types;
+pub(crate) mod types;

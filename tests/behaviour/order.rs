@@ -5,6 +5,7 @@ use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig, ReplicationE
 
 use super::scene::{Scene, lsn, stop, summaries};
 
+// cases: 4 125 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_counts_what_the_independent_client_sees() {
     let mut scene = Scene::new(

@@ -12,6 +12,7 @@ use crate::support::process::output_of;
 
 const TABLE: &str = "CREATE TABLE t(id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')";
 
+// cases: 17 stops SLOT_LOST
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_slot_is_lost() {
     let scene = Scene::new(TABLE).await;
@@ -24,6 +25,7 @@ async fn a_dropped_slot_is_lost() {
     assert_eq!(slots[0][0].as_deref(), Some("0"));
 }
 
+// cases: 17 stops SLOT_LOST
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_dropped_under_a_running_frazil_is_lost() {
     let scene = Scene::new(TABLE).await;
@@ -37,6 +39,7 @@ async fn a_slot_dropped_under_a_running_frazil_is_lost() {
     running.wait(DEADLINE).exited(1).said("SLOT_LOST");
 }
 
+// cases: 6 stops SLOT_AHEAD
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_was_advanced_is_ahead() {
     let scene = Scene::new(TABLE).await;
@@ -46,6 +49,7 @@ async fn a_slot_that_was_advanced_is_ahead() {
     scene.catch_up().exited(1).said("SLOT_AHEAD").said("frazil");
 }
 
+// cases: 7 stops OTHER_SYSTEM
 #[tokio::test(flavor = "multi_thread")]
 async fn another_cluster_is_refused() {
     let scene = Scene::new(TABLE).await;
@@ -100,6 +104,7 @@ async fn another_database_of_the_same_cluster_is_refused() {
     assert_eq!(scene.position(), before);
 }
 
+// cases: 16 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_frazil_waits_and_says_so() {
     let mut scene = Scene::new(TABLE).await;
@@ -142,6 +147,7 @@ async fn two_frazils_started_on_an_empty_lake() {
     scene.assert_catches_up(&["public.t"]).await;
 }
 
+// cases: 1 14 160 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_stop_acknowledges_the_end_of_the_last_transaction() {
     let mut scene = Scene::new(TABLE).await;
@@ -165,6 +171,7 @@ async fn a_clean_stop_acknowledges_the_end_of_the_last_transaction() {
 
 /// The server forgets an acknowledgement when it is killed (case 5); the rows come again and must
 /// not be applied again.
+// cases: 5 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_went_back_sends_again_what_the_lake_holds() {
     let mut scene = Scene::new(TABLE).await;

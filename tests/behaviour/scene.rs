@@ -93,10 +93,31 @@ impl Scene {
 
     /// Waits until the lake holds all that is committed now.
     pub(crate) async fn wait_until_the_lake_holds_it(&mut self) {
+        self.wait_for_commit().await;
+        let end = Instant::now() + SOON;
+        while self.behind() != "{}" {
+            assert!(Instant::now() < end, "still behind: {}", self.behind());
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    /// A position after all that is committed now, which P passes even where nothing that is
+    /// followed has changed since.
+    pub(crate) async fn position_now(&mut self) -> u64 {
         let now = lsn(&self.postgres.value("SELECT pg_current_wal_lsn()").await);
-        // Moves P past `now` even where nothing that is followed has changed since.
         self.sql("SELECT pg_logical_emit_message(true, 'frazil', '')").await;
+        now
+    }
+
+    /// Waits until the lake holds all that is committed now, whatever is behind.
+    pub(crate) async fn wait_for_commit(&mut self) {
+        let now = self.position_now().await;
         self.wait_for(now).await;
+    }
+
+    /// The tables that the ledger calls behind, as JSON.
+    pub(crate) fn behind(&mut self) -> String {
+        self.ledger()["properties"]["frazil.behind"].as_str().unwrap().to_owned()
     }
 
     /// Waits until P has reached `lsn`.

@@ -91,6 +91,7 @@ fn shape_steps() -> Vec<String> {
     ]
 }
 
+// cases: 72 76 77 78 79 80 81 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_for_each_step() {
     let mut scene = Scene::new(&schema()).await;
@@ -105,6 +106,7 @@ async fn a_window_for_each_step() {
 }
 
 /// Steps follow each other while the window before is still being committed.
+// cases: 72 76 77 78 79 80 81 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_close_behind_each_other() {
     let mut scene = Scene::new(&schema()).await;
@@ -124,6 +126,7 @@ async fn windows_close_behind_each_other() {
     stop(frazil);
 }
 
+// cases: 72 76 77 78 79 80 81 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn all_steps_in_one_window() {
     let mut scene = Scene::new(&schema()).await;
@@ -141,6 +144,7 @@ async fn all_steps_in_one_window() {
 
 /// One source transaction over several segments of 16 MiB: values of one segment are wanted in the
 /// next.
+// cases: 72 76 77 78 79 80 81 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_several_segments() {
     let mut scene = Scene::new(&schema()).await;

@@ -15,6 +15,7 @@ on_every_catalog! {
 }
 
 /// One table of three can't be committed: none is.
+// cases: 150 holds
 async fn one_bad_table_stops_all(lake: Lake) {
     let (a, b, ghost) = (app("a"), app("b"), app("ghost"));
     let born = [&a, &b].map(|t| create(t, vec![]));
@@ -55,6 +56,7 @@ async fn a_failed_try_is_made_good() {
 }
 
 /// A reader that pins one catalog state finds every table at the same position.
+// cases: 121 150 holds
 async fn a_pinned_reader_sees_one_position(lake: Lake) {
     let idents: Vec<_> = ["a", "b", "c"].map(app).into();
     lake.commit(None, 1, idents.iter().map(|t| create(t, vec![])).collect()).await.unwrap();

@@ -9,6 +9,7 @@ on_every_catalog! {
     a_lake_commit_that_was_made_is_not_made_again,
 }
 
+// cases: 148 stops ANOTHER_WRITER
 async fn the_second_writer_on_a_base_stops(lake: Lake) {
     let t = app("t");
     lake.commit(None, 10, vec![create(&t, vec![])]).await.unwrap();
@@ -40,6 +41,7 @@ async fn two_first_commits_do_not_both_pass(lake: Lake) {
 }
 
 /// The answer was lost and the same lake commit comes again: it is not made twice.
+// cases: 146 holds
 async fn a_lake_commit_that_was_made_is_not_made_again(lake: Lake) {
     let t = app("t");
     lake.commit(None, 10, vec![create(&t, vec![])]).await.unwrap();

@@ -10,6 +10,7 @@ const HOUR_MS: i64 = 3_600_000;
 
 on_every_catalog! { timestamps_never_go_back }
 
+// cases: 156 holds
 async fn timestamps_never_go_back(lake: Lake) {
     let t = app("t");
     lake.commit(None, 10, vec![create(&t, vec![])]).await.unwrap();

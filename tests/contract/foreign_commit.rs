@@ -11,6 +11,7 @@ use super::{Lake, app, create, on_every_catalog, segment};
 
 on_every_catalog! { a_foreign_commit_is_rebased_upon }
 
+// cases: 148 holds
 async fn a_foreign_commit_is_rebased_upon(lake: Lake) {
     let (t, u) = (app("t"), app("u"));
     lake.commit(None, 1, vec![create(&t, vec![]), create(&u, vec![])]).await.unwrap();

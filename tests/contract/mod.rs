@@ -46,7 +46,7 @@ use frazil::iceberg::schema::key_schema;
 use frazil::iceberg::storage::LakeStorage;
 use frazil::iceberg::{Schema, Table, TableIdent, table_ident};
 use frazil::progress::Lsn;
-use frazil::window::relation::{Column, PgType, Relation, ReplicaIdentity};
+use frazil::window::relation::{Column, KeyForm, PgType, Relation, ReplicaIdentity};
 use uuid::Uuid;
 
 pub(crate) use lake::{Lake, on_every_catalog};
@@ -80,7 +80,15 @@ pub(crate) async fn segment(
 }
 
 pub(crate) fn column(name: &str, attnum: i16, pg_type: PgType) -> Column {
-    Column { name: name.into(), attnum, type_oid: 0, typmod: -1, pg_type, toastable: false }
+    Column {
+        name: name.into(),
+        attnum,
+        type_oid: 0,
+        typmod: -1,
+        pg_type,
+        toastable: false,
+        field_version: 0,
+    }
 }
 
 /// `id int8 primary key, v text`
@@ -92,6 +100,7 @@ pub(crate) fn relation(name: &str) -> Relation {
         columns: vec![column("id", 1, PgType::Int8), column("v", 2, PgType::Text)],
         key: vec![0],
         identity: ReplicaIdentity::Default,
+        key_form: KeyForm::Columns,
     }
 }
 
@@ -111,6 +120,7 @@ pub(crate) fn record(lsn: u64) -> LedgerRecord {
         lake_commit: Uuid::now_v7(),
         state: PipelineState::Streaming,
         slot: "frazil".into(),
+        behind: BTreeMap::default(),
     }
 }
 

@@ -14,6 +14,7 @@ on_every_catalog! {
     touched_tables_say_the_position_and_no_others,
 }
 
+// cases: 5 holds
 async fn the_record_survives_reopening(lake: Lake) {
     assert_eq!(lake.committer.position().await.unwrap(), None);
     let mut first = lake_commit(None, 0x16_0000_0042, vec![]);
@@ -34,6 +35,7 @@ async fn the_record_survives_reopening(lake: Lake) {
     assert_eq!(last[0].hash.is_some(), !lake.keeps_snapshots(), "Nessie names each state");
 }
 
+// cases: 161 stops LAKE_TOO_NEW
 async fn a_lake_of_a_newer_frazil_is_refused(lake: Lake) {
     lake.commit(None, 10, vec![]).await.unwrap();
     let table = lake.table(&ledger_ident("p")).await;
@@ -49,6 +51,7 @@ async fn the_position_never_goes_back(lake: Lake) {
     assert_eq!(lake.commit(Some(10), 9, vec![]).await.unwrap_err().code(), "POSITION_ORDER");
 }
 
+// cases: 5 holds
 async fn touched_tables_say_the_position_and_no_others(lake: Lake) {
     let (t, u) = (app("t"), app("u"));
     lake.commit(None, 10, vec![create(&t, vec![]), create(&u, vec![])]).await.unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
+use frazil::iceberg::read::{count_live, live_data_files, live_delete_files};
 use frazil::iceberg::row_delta::SegmentFiles;
 use iceberg::io::FileIO;
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat};
@@ -12,7 +13,7 @@ use parquet::arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY};
 
 use super::{Lake, app, change, create, on_every_catalog, summary, want};
 
-on_every_catalog! { rows_at_deleted_positions_are_gone }
+on_every_catalog! { rows_at_deleted_positions_are_gone, live_rows_of_a_key_are_counted }
 
 async fn position_deletes(io: &FileIO, location: &str, deletes: &[(&str, i64)]) -> DataFile {
     let field = |name, ty, id: i32| {
@@ -54,4 +55,31 @@ async fn rows_at_deleted_positions_are_gone(lake: Lake) {
     lake.commit(Some(10), 20, vec![change(&t, vec![segment])]).await.unwrap();
     assert_eq!(lake.rows(&t).await, want(&[(2, "b"), (4, "d")]));
     assert_eq!(summary(&lake.table(&t).await, "total-position-deletes"), 3);
+}
+
+/// Equal keys, as a table without a key has them: what an equality delete of a later segment or a
+/// position delete takes away does not count.
+async fn live_rows_of_a_key_are_counted(lake: Lake) {
+    let t = app("t");
+    let one = lake.segment(&t, &[(1, "a"), (1, "a"), (1, "a"), (2, "b"), (3, "c")], &[]).await;
+    let path = one.data[0].file_path().to_owned();
+    lake.commit(None, 10, vec![create(&t, vec![one])]).await.unwrap();
+    let segments = vec![
+        lake.segment(&t, &[(2, "b"), (2, "b"), (4, "d")], &[2]).await,
+        lake.segment(&t, &[(2, "b"), (4, "d")], &[4]).await,
+    ];
+    lake.commit(Some(10), 20, vec![change(&t, segments)]).await.unwrap();
+    let location = format!("{}/data/positions.parquet", lake.home(&t).await);
+    let io = lake.storage.file_io();
+    let file = position_deletes(&io, &location, &[(path.as_str(), 1), (path.as_str(), 4)]).await;
+    let segment = SegmentFiles { deletes: vec![file], ..SegmentFiles::default() };
+    lake.commit(Some(20), 30, vec![change(&t, vec![segment])]).await.unwrap();
+
+    let table = lake.table(&t).await;
+    let data = live_data_files(&table).await.unwrap();
+    let deletes = live_delete_files(&table).await.unwrap();
+    let keys: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3, 4, 5, 1]));
+    let schema = table.metadata().current_schema();
+    let counted = count_live(&lake.storage, schema, (&data, &deletes), &[1], &[keys]).await;
+    assert_eq!(counted.unwrap(), [2, 3, 0, 1, 0, 2]);
 }

@@ -73,6 +73,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, cut: &AtomicU8, cuts
     }
 }
 
+// cases: 146 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lake_commit_is_made_once_over_a_cut_connection() {
     let postgres = Postgres::shared().await;

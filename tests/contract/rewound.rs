@@ -19,6 +19,7 @@ async fn after(lake: &Lake, meddle: impl AsyncFnOnce()) {
     assert_eq!((lake.position().await, error.code()), (20, "LAKE_REWOUND"), "{error}");
 }
 
+// cases: 158 stops LAKE_REWOUND
 async fn a_dropped_table_is_noticed(lake: Lake) {
     let drop = async || lake.stranger().drop_table(&lake.table(&app("t")).await).await;
     after(&lake, drop).await;
@@ -29,6 +30,7 @@ async fn an_older_version_is_noticed(lake: Lake) {
     after(&lake, rewind).await;
 }
 
+// cases: 158 stops LAKE_REWOUND
 async fn a_replaced_table_is_noticed(lake: Lake) {
     let replace = async || lake.stranger().replace(&lake.table(&app("t")).await).await;
     after(&lake, replace).await;

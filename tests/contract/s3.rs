@@ -92,6 +92,7 @@ fn large() -> Vec<String> {
     (0..VALUES).map(|_| noise()).collect()
 }
 
+// cases: 153 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_are_right_over_a_network_that_fails() {
     let slow_down =
@@ -136,6 +137,7 @@ async fn the_end_of_an_upload_whose_answer_is_lost() {
     place.assert_nothing_half_done().await;
 }
 
+// cases: 153 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_breaks_off_is_aborted() {
     let place = Place::new().await;
@@ -154,6 +156,7 @@ async fn an_upload_that_breaks_off_is_aborted() {
     assert!(place.files().await.is_empty(), "half a file");
 }
 
+// cases: 153 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_size_than_was_written_is_noticed() {
     let place = Place::new().await;

@@ -36,6 +36,7 @@ async fn behind_a_proxy() -> (FaultProxy, StorageSettings) {
     (proxy, settings)
 }
 
+// cases: 153 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres() {
     let (proxy, settings) = behind_a_proxy().await;
@@ -44,6 +45,7 @@ async fn on_postgres() {
     a_failed_try_is_made_good(&proxy, Lake::on_postgres_at(&dsn, settings).await).await;
 }
 
+// cases: 153 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_nessie() {
     let (proxy, settings) = behind_a_proxy().await;

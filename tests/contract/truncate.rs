@@ -4,6 +4,7 @@ use super::{Lake, app, change, create, on_every_catalog, summary, want};
 
 on_every_catalog! { truncate_removes_what_stood_before }
 
+// cases: 81 holds
 async fn truncate_removes_what_stood_before(lake: Lake) {
     let t = app("t");
     let one = lake.segment(&t, &[(1, "a"), (2, "b")], &[]).await;

@@ -39,6 +39,7 @@ fn fill(filler: &Path) {
     while file.write_all(&[7; 4096]).is_ok() {}
 }
 
+// cases: 154 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();

@@ -18,6 +18,7 @@ fn hold(folder: &Path) -> Connection {
     catalog
 }
 
+// cases: 12 152 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn the_connection_outlives_a_stalled_sink() {
     let options = PostgresOptions::default().set("wal_sender_timeout", "2s");
@@ -48,6 +49,7 @@ async fn the_connection_outlives_a_stalled_sink() {
     assert_whole(&postgres, folder.path(), "frazil").await;
 }
 
+// cases: 152 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_that_is_held_for_longer_is_tried_again() {
     let postgres = Postgres::start(PostgresOptions::default()).await;

@@ -7,6 +7,7 @@ use super::{Load, SCHEMA, assert_monotone, assert_whole, run};
 use crate::support::lake::Lake;
 use crate::support::postgres::{Postgres, PostgresOptions};
 
+// cases: 12 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_table_does_not_hold_up_the_others() {
     let options = PostgresOptions::default().set("wal_sender_timeout", "2s");

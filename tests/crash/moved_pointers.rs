@@ -29,6 +29,7 @@ fn move_to(catalog: &Connection, table: &str, from: &str, to: &str) -> bool {
     catalog.execute(sql, params![to, from, table, from]).unwrap() == 1
 }
 
+// cases: 148 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_of_others_are_built_upon() {
     let postgres = Postgres::start(PostgresOptions::default()).await;
@@ -67,6 +68,7 @@ async fn commits_of_others_are_built_upon() {
     assert_whole(&postgres, folder.path(), "frazil").await;
 }
 
+// cases: 158 stops LAKE_REWOUND
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_version_of_a_table_stops_it() {
     let postgres = Postgres::start(PostgresOptions::default()).await;

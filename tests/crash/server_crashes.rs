@@ -7,6 +7,7 @@ use super::{Load, SCHEMA, assert_whole, run, until};
 use crate::support::postgres::{Postgres, PostgresOptions};
 use crate::support::process::signal;
 
+// cases: 5 15 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn it_comes_back_after_each_end_of_the_server() {
     let options = PostgresOptions::default().set("fsync", "on").set("full_page_writes", "on");
@@ -51,6 +52,7 @@ async fn it_comes_back_after_each_end_of_the_server() {
 
 /// WAL that ends in nothing for the lake, here of a transaction that the shutdown breaks off: the
 /// server waits until its end is acknowledged (case 15).
+// cases: 15 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fast_shutdown_does_not_wait_for_wal_that_the_lake_will_never_hold() {
     let mut postgres = Postgres::start(PostgresOptions::default()).await;

@@ -7,6 +7,7 @@ use super::{Load, SCHEMA, assert_balanced, assert_whole, run};
 use crate::support::lake::Lake;
 use crate::support::postgres::{Postgres, PostgresOptions};
 
+// cases: 121 127 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn every_state_of_the_lake_holds_whole_transactions() {
     let postgres = Postgres::start(PostgresOptions::default()).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{SCHEMA, assert_whole, ends, run};
 use crate::support::postgres::{Postgres, PostgresOptions};
 
+// cases: 134 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncate_in_the_initial_snapshot_ends_with_it() {
     let postgres = Postgres::start(PostgresOptions::default()).await;

@@ -78,6 +78,7 @@ async fn two_pipelines_follow_different_tables_of_one_source() {
     super::assert_monotone(&state, "right");
 }
 
+// cases: 16 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_frazil_takes_over_and_the_first_stays_out() {
     let postgres = Postgres::start(PostgresOptions::default()).await;

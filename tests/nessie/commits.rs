@@ -14,6 +14,7 @@ async fn ends(postgres: &Postgres) -> Vec<u64> {
     postgres.sql(sql).await.iter().map(|row| lsn(row[0].as_ref().unwrap())).collect()
 }
 
+// cases: 121 150 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn every_hash_of_the_branch_is_one_state_of_the_source() {
     let wanted = if is_long() { 200 } else { 14 };

@@ -28,6 +28,7 @@ fn crash(frazil: Frazil, points: &str) {
     assert_eq!(ended.code, None, "not aborted at {points}:\n{}", ended.stderr);
 }
 
+// cases: 127 144 145 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_point_of_the_stream_loses_nothing_and_doubles_nothing() {
     let shop = Shop::SMALL;
@@ -53,6 +54,7 @@ async fn a_crash_at_any_point_of_the_stream_loses_nothing_and_doubles_nothing() 
     assert_eq!(shop.assert_whole(&mut scene.lake, &state).transactions, done);
 }
 
+// cases: 135 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_point_of_the_initial_snapshot_leaves_nothing_or_all() {
     let shop = Shop::SMALL;

@@ -15,6 +15,7 @@ use crate::support::postgres::{Postgres, PostgresOptions};
 
 /// DuckDB inserts rows between the lake commits and in the middle of one. It writes to `main` only,
 /// so the names are the test's own.
+// cases: 148 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_duckdb_inserts_stay_and_so_do_ours() {
     let name = format!("f{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);

@@ -7,6 +7,7 @@ use super::load::Shop;
 use super::{Scene, lsn, stop};
 use crate::support::fault_proxy::{FaultProxy, Rule};
 
+// cases: 135 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_it_leaves_nothing_and_the_next_run_completes_it() {
     let shop = Shop::LARGE;

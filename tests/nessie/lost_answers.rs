@@ -9,6 +9,7 @@ use crate::support::fault_proxy::{FaultProxy, Rule};
 
 const COMMIT: &str = "transactions/commit";
 
+// cases: 146 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_commit_whose_answer_is_lost_is_made_once() {
     let wanted = if is_long() { 150 } else { 15 };

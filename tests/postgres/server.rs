@@ -12,6 +12,8 @@ use frazil::postgres::stream::StreamOptions;
 use frazil::progress::Lsn;
 use tokio_postgres::Client;
 
+use crate::support::servers;
+
 pub(crate) const PASSWORD: &str = "geheim";
 
 pub(crate) struct Server {
@@ -24,7 +26,7 @@ pub(crate) struct Server {
 /// Runs until its standard input ends, then takes the server and its folder away.
 const SCRIPT: &str = r#"
 set -e
-bin=/usr/lib/postgresql/15/bin
+bin=$3
 cd "$1"
 echo geheim > pw
 $bin/initdb -D data -U postgres -A scram-sha-256 --pwfile=pw --no-sync -E UTF8 --locale=C >log 2>&1
@@ -64,6 +66,7 @@ pub(crate) fn server() -> &'static Server {
             .args(["-c", SCRIPT, "sh"])
             .arg(&folder)
             .arg(port.to_string())
+            .arg(servers::bin_dir())
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
@@ -123,8 +126,8 @@ pub(crate) fn stream_options(slot: &str, start: Lsn, publication: &str) -> Strea
         start,
         publications: vec![publication.to_owned()],
         protocol: 1,
-        binary: true,
-        messages: true,
+        binary: servers::major() >= 14,
+        messages: servers::major() >= 14,
         streaming: false,
         two_phase: false,
         origin: None,

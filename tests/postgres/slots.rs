@@ -17,6 +17,8 @@ fn facts(error: &Error) -> (Kind, &'static str) {
     (error.kind(), error.code())
 }
 
+// cases: 24 stops PUBLICATION_MISSING
+// cases: 17 stops SLOT_LOST
 #[tokio::test]
 async fn slot_errors_are_told_apart() {
     let (source, client) = database("slots", "CREATE TABLE t (id int PRIMARY KEY)").await;
@@ -71,6 +73,7 @@ async fn slot_errors_are_told_apart() {
     }
 }
 
+// cases: 27 stops RIGHTS
 #[tokio::test]
 async fn rights_are_named() {
     let sql = "CREATE TABLE t (id int PRIMARY KEY); CREATE ROLE slots_poor LOGIN PASSWORD 'x'";
@@ -84,6 +87,7 @@ async fn rights_are_named() {
     assert!(error.cure().unwrap().contains("ALTER ROLE"));
 }
 
+// cases: 132 holds
 #[tokio::test]
 async fn an_open_writer_is_shown_as_blocker() {
     let (source, client) = database("blockers", "CREATE TABLE t (id int PRIMARY KEY)").await;

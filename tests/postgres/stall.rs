@@ -38,6 +38,7 @@ async fn survives(client: &Client, slot: &str, minded: bool) -> bool {
     row.get::<_, i64>(0) == 1
 }
 
+// cases: 12 holds
 #[tokio::test]
 async fn status_updates_keep_a_stalled_stream_alive() {
     let (_source, client) =

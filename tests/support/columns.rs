@@ -28,7 +28,7 @@ WITH RECURSIVE base(attnum, attname, typ, typmod) AS (
   SELECT b.attnum, b.attname, t.typbasetype, CASE WHEN t.typtypmod = -1 THEN b.typmod
     ELSE t.typtypmod END
   FROM base b JOIN pg_type t ON t.oid = b.typ WHERE t.typtype = 'd')
-SELECT b.attname, t.typname, b.typmod, e.typname
+SELECT b.attname, t.typname, b.typmod, e.typname, t.typtype, e.typtype
 FROM base b JOIN pg_type t ON t.oid = b.typ
 LEFT JOIN pg_type e ON t.typcategory = 'A' AND e.oid = t.typelem
 WHERE t.typtype <> 'd' ORDER BY b.attnum";
@@ -46,9 +46,14 @@ fn canonical_column(row: &TextRow) -> CanonicalColumn {
     let typmod: i32 = field(2).unwrap().parse().unwrap();
     let quoted = format!("\"{}\"", name.replace('"', "\"\""));
     let (mut description, text_sql) = match field(3) {
-        Some(element) if type_name.starts_with('_') => array(&element, typmod, &quoted),
+        Some(element) if type_name.starts_with('_') => {
+            array(kind_of((&element, &field(5).unwrap()), typmod), &quoted)
+        }
+        _ if matches!(type_name.as_str(), "vector" | "halfvec") => {
+            array(json!({ "kind": "float4" }), &format!("({quoted}::real[])"))
+        }
         _ => {
-            let kind = kind_of(&type_name, typmod);
+            let kind = kind_of((&type_name, &field(4).unwrap()), typmod);
             let text =
                 with_raw(&raw_condition(&kind, &quoted), &canonical(&kind, &quoted), &quoted);
             (kind, text)
@@ -59,8 +64,14 @@ fn canonical_column(row: &TextRow) -> CanonicalColumn {
 }
 
 /// The kind `duck.py` knows a type by; an unknown type is stored as its text.
-fn kind_of(type_name: &str, typmod: i32) -> Value {
+fn kind_of((type_name, typtype): (&str, &str), typmod: i32) -> Value {
     let kind = match type_name {
+        _ if typtype == "c" => "composite",
+        "point" | "hstore" => type_name,
+        "geometry" | "geography" if typmod > 0 => "wkb",
+        "geometry" | "geography" => "ewkb",
+        // The tests' servers have two places.
+        "money" => return json!({ "kind": "money", "precision": 19, "scale": 2 }),
         "bool" | "int2" | "int4" | "int8" | "oid" | "xid8" | "float4" | "float8" | "bytea"
         | "date" | "time" | "timestamp" | "timestamptz" | "interval" | "uuid" => type_name,
         "xid" | "cid" => "oid",
@@ -88,12 +99,12 @@ fn numeric(typmod: i32) -> Value {
     }
 }
 
-fn array(element: &str, typmod: i32, value: &str) -> (Value, String) {
-    let kind = kind_of(element, typmod);
+fn array(kind: Value, value: &str) -> (Value, String) {
     let text = canonical(&kind, "e");
     let canonical = format!(
         "(SELECT coalesce(string_agg(CASE WHEN e IS NULL THEN '~' ELSE length({text}) || ':' || \
-         {text} END, ',' ORDER BY i), '') FROM unnest({value}) WITH ORDINALITY AS u(e, i))"
+         {text} END, ',' ORDER BY i), '') \
+         FROM generate_subscripts({value}, 1) AS i, LATERAL (SELECT {value}[i]) AS u(e))"
     );
     let raw = format!(
         "coalesce(array_ndims({value}) > 1, false) OR coalesce(array_lower({value}, 1) <> 1, false) \
@@ -105,7 +116,7 @@ fn array(element: &str, typmod: i32, value: &str) -> (Value, String) {
 
 fn with_raw(condition: &str, canonical: &str, value: &str) -> String {
     format!(
-        "CASE WHEN {value} IS NULL THEN NULL WHEN {condition} THEN 'raw:' || concat({value}) \
+        "CASE WHEN num_nulls({value}) = 1 THEN NULL WHEN {condition} THEN 'raw:' || concat({value}) \
          ELSE {canonical} END"
     )
 }
@@ -139,6 +150,19 @@ fn canonical(kind: &Value, value: &str) -> String {
             format!("trunc(extract(epoch FROM {value}) * 1000000)::bigint::text")
         }
         "interval" => interval(value),
+        "money" => format!("({value}::numeric(19,2))::text"),
+        "composite" => format!("row_to_json({value})::text"),
+        "point" => {
+            let part = |n| format!("('x' || encode(float8send({value}[{n}]), 'hex'))::bit(64)");
+            format!("concat({}, ' ', {})", part(0), part(1))
+        }
+        "hstore" => format!(
+            "(SELECT coalesce(string_agg(concat(length(k), ':', k, '=', \
+             CASE WHEN v IS NULL THEN '~' ELSE length(v) || ':' || v END), ',' ORDER BY i), '') \
+             FROM each({value}) WITH ORDINALITY AS h(k, v, i))"
+        ),
+        "ewkb" => format!("encode(geometry_send({value}::geometry), 'hex')"),
+        "wkb" => format!("encode(ST_AsBinary({value}::geometry, 'NDR'), 'hex')"),
         // `concat` uses the type's output function, as the stream does; a cast to text can differ
         // (char(n) loses its padding, inet gains a mask).
         _ => format!("concat({value})"),

@@ -36,6 +36,11 @@ TYPES = {
     "timestamptz": "TIMESTAMP WITH TIME ZONE",
     "interval": 'STRUCT("months" INTEGER, "days" INTEGER, "micros" BIGINT)',
     "uuid": "UUID",
+    "composite": "VARCHAR",
+    "point": "STRUCT(x DOUBLE, y DOUBLE)",
+    "hstore": "MAP(VARCHAR, VARCHAR)",
+    "wkb": "BLOB",
+    "ewkb": "BLOB",
 }
 
 
@@ -73,7 +78,7 @@ def expected_type(column):
     kind = column["kind"]
     if kind == "array":
         return expected_type(column["element"]) + "[]"
-    if kind == "numeric":
+    if kind in ("numeric", "money"):
         return f"DECIMAL({column['precision']},{column['scale']})"
     return TYPES[kind]
 
@@ -93,9 +98,9 @@ def canonical(column, value, depth=0):
         return f"array_to_string(list_transform({value}, lambda {item}: {each}), ',')"
     if kind in ("float4", "float8"):
         return f"CAST({value} AS BIT)::VARCHAR"
-    if kind == "numeric":
+    if kind in ("numeric", "money"):
         return f"regexp_replace({value}::VARCHAR, '^(-?)[.]', '\\10.')"
-    if kind == "bytea":
+    if kind in ("bytea", "wkb", "ewkb"):
         return f"lower(hex({value}))"
     if kind == "date":
         return f"date_diff('day', DATE '1970-01-01', {value})::VARCHAR"
@@ -103,6 +108,13 @@ def canonical(column, value, depth=0):
         return f"epoch_us({value})::VARCHAR"
     if kind == "interval":
         return f"concat({value}.months, ' ', {value}.days, ' ', {value}.micros)"
+    if kind == "point":
+        return f"CAST({value}.x AS BIT)::VARCHAR || ' ' || CAST({value}.y AS BIT)::VARCHAR"
+    if kind == "hstore":
+        item = f"e{depth}"
+        shown = f"coalesce(length({item}.value)::VARCHAR || ':' || {item}.value, '~')"
+        each = f"concat(length({item}.key), ':', {item}.key, '=', {shown})"
+        return f"array_to_string(list_transform(map_entries({value}), lambda {item}: {each}), ',')"
     return f"{value}::VARCHAR"
 
 

@@ -9,7 +9,9 @@ pub mod minio;
 pub mod nessie;
 pub mod postgres;
 pub mod process;
+pub mod servers;
 pub mod shapes;
+pub mod wire_proxy;
 pub mod workload;
 
 mod services_tests;

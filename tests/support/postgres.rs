@@ -1,5 +1,7 @@
 //! A private PostgreSQL server per test: own folder, own free port on 127.0.0.1, gone on drop.
 
+mod standby;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,9 @@ use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::process::{free_port, output_of, poll, remove_after_us, signal, spawn, tail};
+use super::servers;
+
+pub use standby::STANDBY_SLOT;
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -32,7 +37,7 @@ impl PostgresOptions {
         self
     }
 
-    /// Uses the server binaries in `bin_dir` in place of the newest installed ones.
+    /// Uses the server binaries in `bin_dir` in place of those of [`servers::bin_dir`].
     #[must_use]
     pub fn bin_dir(mut self, bin_dir: impl Into<PathBuf>) -> Self {
         self.bin_dir = Some(bin_dir.into());
@@ -70,7 +75,7 @@ impl Postgres {
 
     /// Starts a server with `wal_level=logical` and waits until it answers.
     pub async fn start(options: PostgresOptions) -> Self {
-        let bin_dir = options.bin_dir.clone().unwrap_or_else(newest_bin_dir);
+        let bin_dir = options.bin_dir.clone().unwrap_or_else(|| servers::bin_dir().to_owned());
         let folder = tempfile::Builder::new().prefix("frazil-pg-").tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let data = folder.path().join("data");
@@ -102,7 +107,7 @@ impl Postgres {
         self.folder.path().join("data")
     }
 
-    /// The folder of this server's binaries (`pg_recvlogical`, ...).
+    /// The folder of this server's binaries (`initdb`, ...).
     pub fn bin_dir(&self) -> &Path {
         &self.bin_dir
     }
@@ -213,33 +218,9 @@ pub async fn query(client: &Client, sql: &str) -> Vec<TextRow> {
     messages.into_iter().filter_map(row).collect()
 }
 
-/// The binaries of a version that Debian does not have, from the local Maven client, kept for the
-/// next time; `version` as Maven knows it, `17.6.0`.
-pub fn binaries_from_maven(version: &str) -> PathBuf {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/postgres-binaries");
-    PathBuf::from(output_of(Command::new(script).arg(version)).trim())
-}
-
-fn newest_bin_dir() -> PathBuf {
-    if let Some(folder) = std::env::var_os("FRAZIL_PG_BIN") {
-        return folder.into();
-    }
-    let major = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
-    fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.join("bin/initdb").exists())
-        .max_by_key(major)
-        .expect("no PostgreSQL server found: run scripts/setup")
-        .join("bin")
-}
-
 /// A fresh cluster made once per machine and server version, to be copied.
 fn template(bin_dir: &Path) -> PathBuf {
-    let version = output_of(Command::new(bin_dir.join("postgres")).arg("--version"));
-    let version = version.split_whitespace().nth(2).expect("postgres (PostgreSQL) 15.18 ...");
+    let version = servers::version_of(bin_dir);
     let user = fs::metadata("/proc/self").unwrap().uid();
     let ready = std::env::temp_dir().join(format!("frazil-template-{user}-{version}"));
     if !ready.exists() {

@@ -1,4 +1,4 @@
-//! The ten tables of the workload: their definitions, keys and random values.
+//! The twelve tables of the workload: their definitions, keys and random values.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -30,6 +30,7 @@ enum Key {
     Composite,
     Text,
     Uuid,
+    Float,
     /// `id` is the primary key, `code` the replica identity and what rows are changed by.
     IdAndCode,
     None,
@@ -105,6 +106,15 @@ pub fn shapes() -> Vec<Shape> {
             "ALTER TABLE work.large ALTER body SET STORAGE EXTERNAL, \
              ALTER attachment SET STORAGE EXTERNAL;",
         ),
+        shape(
+            "work.deferrable",
+            Key::Int,
+            LARGE,
+            "PRIMARY KEY (id) DEFERRABLE",
+            "ALTER TABLE work.deferrable REPLICA IDENTITY FULL; \
+             ALTER TABLE work.deferrable ALTER body SET STORAGE EXTERNAL;",
+        ),
+        shape("work.by_float", Key::Float, LARGE, "PRIMARY KEY (id)", ""),
         shape("work.no_key", Key::None, PLAIN, "CHECK (true)", ""),
         shape("work.all_types", Key::Int, ALL_TYPES, "PRIMARY KEY (id)", ""),
     ]
@@ -148,6 +158,7 @@ impl Shape {
             Key::Composite => "a int, b text, ",
             Key::Text => "id text, ",
             Key::Uuid => "id uuid, ",
+            Key::Float => "id float8, ",
             Key::IdAndCode => "id int, code text NOT NULL, ",
             Key::None => "id bigint, ",
         };
@@ -169,6 +180,7 @@ impl Shape {
             Key::Composite => vec![(n / 10).to_string(), format!("'part {}'", n % 10)],
             Key::Text => vec![format!("'key żó-{n}'")],
             Key::Uuid => vec![uuid(n.unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15))],
+            Key::Float => vec![format!("{n}.1")],
             Key::IdAndCode => vec![n.to_string(), format!("'code-{n}'")],
         }
     }

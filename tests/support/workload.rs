@@ -1,4 +1,4 @@
-//! A random, seeded workload over ten tables of different shapes.
+//! A random, seeded workload over twelve tables of different shapes.
 //!
 //! A model of the live keys makes every statement valid, so that a transaction fails only when the
 //! test's own server does. The seed is printed; `FRAZIL_SEED` replays it.

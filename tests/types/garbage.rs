@@ -2,7 +2,7 @@
 //! allocation.
 
 use frazil::window::decode::TupleDecoder;
-use frazil::window::relation::PgType;
+use frazil::window::relation::{Attribute, PgType, TextForm};
 use frazil::window::render::render;
 use frazil::window::wire::{CopyTuple, Framing, WalTuple, has_unchanged};
 use proptest::prelude::*;
@@ -35,9 +35,64 @@ pub(crate) fn every_type() -> Vec<PgType> {
         PgType::Interval,
         PgType::Uuid,
         PgType::Opaque,
+        PgType::Json,
+        PgType::Money { scale: 2 },
+        PgType::Point,
+        PgType::Hstore,
+        PgType::Vector,
+        PgType::HalfVector,
+        PgType::Geometry { srid: None },
+        PgType::Geometry { srid: Some(4326) },
+        PgType::Trimmed,
+        PgType::BitBoolean,
+        PgType::IntervalIso,
+        PgType::AsText(Box::new(PgType::Uuid)),
     ];
+    let nested = nested(&scalars);
+    let scalars: Vec<_> = scalars.into_iter().chain(forms()).chain(nested).collect();
     let arrays = scalars.iter().map(|t| PgType::Array(Box::new(t.clone()))).collect::<Vec<_>>();
     scalars.into_iter().chain(arrays).collect()
+}
+
+fn forms() -> Vec<PgType> {
+    let forms = [
+        TextForm::Bits,
+        TextForm::Network,
+        TextForm::Mac,
+        TextForm::Lsn,
+        TextForm::Tid,
+        TextForm::Line,
+        TextForm::Segment,
+        TextForm::Box,
+        TextForm::Path,
+        TextForm::Polygon,
+        TextForm::Circle,
+        TextForm::Words(PgType::Oid),
+        TextForm::TsVector,
+        TextForm::TsQuery,
+        TextForm::Versioned,
+        TextForm::Snapshot,
+        TextForm::SparseVector,
+        TextForm::Range(PgType::Date),
+        TextForm::Multirange(PgType::Int4),
+    ];
+    forms.into_iter().map(PgType::written).collect()
+}
+
+fn nested(scalars: &[PgType]) -> Vec<PgType> {
+    let attribute = |(n, t): (usize, &PgType)| Attribute {
+        name: format!("a{n}"),
+        type_oid: 23,
+        pg_type: t.clone(),
+    };
+    let attributes: Vec<_> = scalars.iter().take(3).enumerate().map(attribute).collect();
+    vec![
+        PgType::Composite(attributes.clone()),
+        PgType::Struct(attributes),
+        PgType::RangeStruct(Box::new(PgType::Date)),
+        PgType::Nested(Box::new(PgType::Int4), 2),
+        PgType::Nested(Box::new(PgType::Date), 3),
+    ]
 }
 
 /// One field as a tuple of its own.
@@ -86,10 +141,11 @@ proptest! {
     }
 
     #[test]
-    fn characters(value in r#"[-+0-9:. {}\[\],"\\abceinfxytdomsrNUL=]{0,30}"#) {
+    fn characters(value in r#"[-+0-9:. {}()<>\[\],;$/"'\\abceinfxytdomsrNUL=]{0,30}"#) {
         decode_every_way(value.as_bytes());
     }
 
+    // cases: 167 holds
     #[test]
     fn tuples(tuple in prop::collection::vec(any::<u8>(), 0..40), at in any::<u32>()) {
         for at in [at, at % 40] {

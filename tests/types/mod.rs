@@ -1,7 +1,9 @@
 //! Values: what Postgres sends and what stands in the Arrow column. Postgres is the oracle.
 
 mod decoder;
+mod extension_tables;
 mod extremes;
+mod forms;
 mod garbage;
 mod lake_types;
 mod oracle;

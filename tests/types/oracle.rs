@@ -11,7 +11,7 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use frazil::window::decode::{Decoded, DecodedColumn, TupleDecoder, arrow_type};
-use frazil::window::relation::PgType;
+use frazil::window::relation::{Attribute, PgType};
 use frazil::window::render::render;
 use frazil::window::wire::{CopyTuple, Field, Framing, WalTuple, be16, skip};
 use futures::TryStreamExt;
@@ -22,7 +22,9 @@ const COPY_HEADER: usize = 19;
 
 /// The output function's text, as the stream has it. A cast to text is not that: inet gets `/32`,
 /// bool `true`, char(n) loses its blanks. `IS NULL` is not num_nulls: a row of NULLs is no NULL.
-const OUTPUT: &str = "CASE num_nulls(v) WHEN 0 THEN format('%s', v) END";
+fn output(v: &str) -> String {
+    format!("CASE num_nulls({v}) WHEN 0 THEN format('%s', {v}) END")
+}
 
 /// Values of one Postgres type.
 pub(crate) struct Case {
@@ -49,10 +51,11 @@ impl Case {
     }
 
     fn query(&self) -> String {
-        let value = if self.pg_type.has_binary_form() { "v" } else { OUTPUT };
-        let native = native(&self.pg_type);
+        let output = output("v");
+        let value = if self.pg_type.has_binary_form() { "v" } else { &output };
+        let native = native(&self.pg_type, "v");
         format!(
-            "COPY (SELECT {value}, {OUTPUT}, {native} \
+            "COPY (SELECT {value}, {output}, {native} \
              FROM (VALUES {}) AS t(v)) TO STDOUT (FORMAT binary)",
             self.rows()
         )
@@ -191,33 +194,92 @@ fn check_values(case: &Case, decoded: &Decoded, answers: &[Answer]) {
 }
 
 /// SQL for the number or bytes that an Arrow array has for `v`; as [`show`] writes them.
-fn native(t: &PgType) -> String {
-    let expression = match t {
-        PgType::Float4 => "encode(float4send(v), 'hex')",
-        PgType::Float8 => "encode(float8send(v), 'hex')",
-        PgType::Numeric { scale, .. } => {
-            return format!(
-                "CASE WHEN v::text ~ '^[-0-9.]+$' THEN (v * 1e{scale})::numeric(76,0)::text END"
-            );
-        }
-        PgType::Bytea => "encode(v, 'hex')",
-        PgType::Uuid => "replace(v::text, '-', '')",
-        PgType::Date => "CASE WHEN isfinite(v) THEN (v - date '1970-01-01')::text END",
-        PgType::Time => "(extract(epoch FROM v) * 1000000)::bigint::text",
+fn native(t: &PgType, v: &str) -> String {
+    match t {
+        PgType::Float4 => format!("encode(float4send({v}), 'hex')"),
+        PgType::Float8 => format!("encode(float8send({v}), 'hex')"),
+        PgType::Numeric { scale, .. } => format!(
+            "CASE WHEN {v}::text ~ '^[-0-9.]+$' THEN ({v} * 1e{scale})::numeric(76,0)::text END"
+        ),
+        PgType::Money { .. } => format!("({v}::numeric * 100)::numeric(40,0)::text"),
+        PgType::Bytea => format!("encode({v}, 'hex')"),
+        PgType::Uuid => format!("replace({v}::text, '-', '')"),
+        PgType::Date => format!("CASE WHEN isfinite({v}) THEN ({v} - date '1970-01-01')::text END"),
+        PgType::Time => format!("(extract(epoch FROM {v}) * 1000000)::bigint::text"),
         PgType::Timestamp | PgType::TimestampTz => {
             // By its parts: extract(epoch) is not exact at the far end.
-            "CASE WHEN isfinite(v) THEN ((v::date - date '1970-01-01')::numeric * 86400000000 \
-             + extract(epoch FROM v::time) * 1000000)::numeric(40,0)::text END"
+            format!(
+                "CASE WHEN isfinite({v}) THEN (({v}::date - date '1970-01-01')::numeric \
+                 * 86400000000 + extract(epoch FROM {v}::time) * 1000000)::numeric(40,0)::text END"
+            )
         }
         PgType::Interval => {
-            "(extract(year FROM v)::numeric * 12 + extract(month FROM v))::text || ' ' || \
-             extract(day FROM v) || ' ' || (extract(hour FROM v) * 3600000000 \
-             + extract(minute FROM v) * 60000000 + extract(microseconds FROM v))::text"
+            let part = |name: &str| format!("extract({name} FROM {v})");
+            format!(
+                "({}::numeric * 12 + {})::text || ' ' || {} || ' ' || ({} * 3600000000 \
+                 + {} * 60000000 + {})::text",
+                part("year"),
+                part("month"),
+                part("day"),
+                part("hour"),
+                part("minute"),
+                part("microseconds")
+            )
         }
-        PgType::Array(_) => "cardinality(v)::text",
-        _ => OUTPUT,
-    };
-    expression.to_owned()
+        PgType::Array(element) => format!(
+            "(SELECT '[' || coalesce(string_agg(coalesce({}, '~'), ',' ORDER BY i), '') || ']' \
+             FROM generate_subscripts({v}, 1) AS i)",
+            native(element, &format!("({v})[i]"))
+        ),
+        _ => native_of_override(t, v),
+    }
+}
+
+fn native_of_override(t: &PgType, v: &str) -> String {
+    match t {
+        PgType::Point => format!("({}) || ' ' || ({})", float(v, 0), float(v, 1)),
+        PgType::Vector | PgType::HalfVector => native(
+            &PgType::Array(Box::new(PgType::Float4)),
+            &format!("string_to_array(btrim({v}::text, '[]'), ',')::real[]"),
+        ),
+        PgType::Geometry { srid: None } => format!("encode(geometry_send({v}::geometry), 'hex')"),
+        PgType::Geometry { srid: Some(_) } => {
+            format!("encode(ST_AsBinary({v}::geometry, 'NDR'), 'hex')")
+        }
+        PgType::Trimmed => format!("{v}::text"),
+        PgType::BitBoolean => format!("CASE {v} WHEN '1' THEN 't' ELSE 'f' END"),
+        PgType::IntervalIso => format!("iso_8601({v})"),
+        PgType::Composite(_) => format!("row_to_json({v})::text"),
+        PgType::Nested(..) => {
+            format!("replace(translate({v}::text, '{{}}', '[]'), 'NULL', '~')")
+        }
+        PgType::Struct(attributes) => {
+            let part = |attribute: &Attribute| {
+                let v = format!("({v}).{}", attribute.name);
+                format!("coalesce({}, '~')", native(&attribute.pg_type, &v))
+            };
+            attributes.iter().map(part).collect::<Vec<_>>().join(" || ' ' || ")
+        }
+        PgType::RangeStruct(element) => {
+            let flag = |of: &str| format!("CASE {of}({v}) WHEN true THEN 't' ELSE 'f' END");
+            let bound =
+                |of: &str| format!("coalesce({}, '~')", native(element, &format!("{of}({v})")));
+            format!(
+                "concat_ws(' ', {}, {}, {}, {}, {})",
+                flag("isempty"),
+                bound("lower"),
+                bound("upper"),
+                flag("lower_inc"),
+                flag("upper_inc")
+            )
+        }
+        _ => output(v),
+    }
+}
+
+/// A coordinate of a point.
+fn float(v: &str, n: usize) -> String {
+    format!("encode(float8send(({v})[{n}]), 'hex')")
 }
 
 fn show(array: &ArrayRef, row: usize) -> String {
@@ -241,12 +303,35 @@ fn show(array: &ArrayRef, row: usize) -> String {
             array.as_primitive::<TimestampMicrosecondType>().value(row).to_string()
         }
         DataType::Struct(_) => {
-            let parts = array.as_struct().columns().iter().map(|part| show(part, row));
+            let parts = array.as_struct().columns().iter().map(|part| show_or_null(part, row));
             parts.collect::<Vec<_>>().join(" ")
         }
-        DataType::List(_) => array.as_list::<i32>().value_length(row).to_string(),
+        DataType::List(_) => {
+            let list = array.as_list::<i32>().value(row);
+            let elements = (0..list.len()).map(|at| show_or_null(&list, at));
+            format!("[{}]", elements.collect::<Vec<_>>().join(","))
+        }
+        DataType::Map(..) => {
+            let pairs = array.as_map().value(row);
+            let pair = |at| {
+                let value = pairs.column(1);
+                let value = value.is_valid(at).then(|| quoted(&show(value, at)));
+                let value = value.unwrap_or_else(|| "NULL".to_owned());
+                format!("{}=>{value}", quoted(&show(pairs.column(0), at)))
+            };
+            (0..pairs.len()).map(pair).collect::<Vec<_>>().join(", ")
+        }
         other => panic!("{other}"),
     }
+}
+
+fn show_or_null(array: &ArrayRef, row: usize) -> String {
+    if array.is_null(row) { "~".to_owned() } else { show(array, row) }
+}
+
+/// As hstore's text has it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn hex(bytes: &[u8]) -> String {

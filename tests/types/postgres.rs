@@ -2,15 +2,17 @@
 
 use std::future::Future;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use tokio_postgres::{Client, NoTls};
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
+use crate::support::servers;
+
 /// The settings under which Postgres's text is canonical (types.md, rule 2).
 const PINNED: &str = "SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; \
-    SET bytea_output = 'hex'; SET extra_float_digits = 3; SET TimeZone = 'UTC';";
+    SET bytea_output = 'hex'; SET extra_float_digits = 3; SET lc_monetary = 'C'; \
+    SET TimeZone = 'UTC';";
 
 /// Runs `test` with a connection to a fresh server, which is stopped and removed afterwards.
 pub(crate) fn with_postgres<T: Future<Output = ()>>(test: impl FnOnce(Client) -> T) {
@@ -82,7 +84,7 @@ fn is_root() -> bool {
 
 /// Postgres refuses to run as root.
 fn as_postgres(program: &str) -> Command {
-    let program = Path::new(BIN).join(program);
+    let program = servers::bin_dir().join(program);
     if !is_root() {
         return Command::new(program);
     }

@@ -304,6 +304,7 @@ mod tests {
                 lake_commit: Uuid::now_v7(),
                 state: PipelineState::Streaming,
                 slot: "frazil".into(),
+                behind: std::collections::BTreeMap::default(),
             };
             let base = (lsn > 1).then_some(Lsn(lsn - 1));
             committer.commit(&LakeCommit { ledger, base, changes: vec![] }).await.unwrap();

@@ -47,6 +47,7 @@ async fn a_token_file_is_read_again_when_its_token_is_refused() {
     assert_made_once(&lake).await;
 }
 
+// cases: 152 177 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_is_refused_once_is_sent_again_with_a_new_token() {
     let place = Proxied::new().await;
@@ -66,6 +67,7 @@ async fn a_commit_that_is_refused_once_is_sent_again_with_a_new_token() {
     assert_made_once(&lake).await;
 }
 
+// cases: 177 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_oauth_token_is_renewed_before_it_ends() {
     let place = Proxied::new().await;
@@ -130,6 +132,7 @@ async fn headers_of_ones_own_come_with_every_request() {
 }
 
 /// A key per request, where the catalog says for how long it remembers one.
+// cases: 147 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_against_doing_it_twice_is_sent_where_it_is_known() {
     for lifetime in [Some("PT30M"), None] {

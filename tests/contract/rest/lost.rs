@@ -9,6 +9,7 @@ use super::{COMMIT, Proxied, assert_made_once};
 use crate::contract::{app, segment};
 use crate::support::fault_proxy::{Action, Rule};
 
+// cases: 146 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_lost_after_success_is_a_success() {
     let place = Proxied::new().await;
@@ -26,6 +27,7 @@ async fn an_answer_that_is_lost_after_success_is_a_success() {
     assert_made_once(&lake).await;
 }
 
+// cases: 146 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_not_done_is_done_at_the_next_try() {
     for fault in [
@@ -43,6 +45,7 @@ async fn what_was_not_done_is_done_at_the_next_try() {
 }
 
 /// The lake commit lands, its answer is lost, and Nessie is away for a moment when it is asked.
+// cases: 146 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_landed_and_the_catalog_was_away_meanwhile() {
     let place = Proxied::new().await;
@@ -64,6 +67,7 @@ async fn it_landed_and_the_catalog_was_away_meanwhile() {
 }
 
 /// Given up while nobody knew: the next start finds it, or makes it, and never both.
+// cases: 146 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_after_a_lost_answer_finds_what_stands() {
     for is_made in [true, false] {
@@ -88,6 +92,7 @@ async fn a_start_after_a_lost_answer_finds_what_stands() {
 }
 
 /// Someone else's commit to one of two tables arrives just before ours: both are staged again.
+// cases: 148 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conflict_on_one_table_makes_all_be_staged_again() {
     let place = Proxied::new().await;

@@ -81,6 +81,7 @@ impl Torn {
     }
 }
 
+// cases: 150 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_refused_unless_it_is_accepted() {
     let torn = Torn::new().await;
@@ -114,6 +115,7 @@ async fn tables_are_committed_one_by_one_and_the_ledger_last() {
 }
 
 /// After an error of unknown outcome the very same lake commit comes again.
+// cases: 150 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_window_is_committed_again_after_a_crash_in_between() {
     let torn = Torn::new().await;
@@ -141,6 +143,7 @@ async fn a_foreign_commit_in_between_hides_nothing() {
 
 /// The next start cuts its windows elsewhere. What the first table has already, by its position, is
 /// left out of them (the pipeline does that); its position never goes back.
+// cases: 150 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_windows_are_committed_after_a_crash_in_between() {
     let torn = Torn::new().await;

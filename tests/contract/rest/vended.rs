@@ -12,6 +12,7 @@ use crate::support::minio::Minio;
 use crate::support::nessie::{Nessie, NessieOptions, answer, http_client};
 
 /// One server for both: it takes its time to start.
+// cases: 177 holds
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_other_keys_are_needed_and_they_are_renewed() {
     let minio = Minio::shared().await;
