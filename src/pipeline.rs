@@ -179,7 +179,7 @@ impl Flow {
                 }
                 Step::Resync(wish) => {
                     let stale = self.tables.wished(&wish, &self.lake.pipeline_id);
-                    self.refresh(stale)?;
+                    self.refresh(stale);
                 }
                 Step::TransactionEnd(end) => {
                     self.progress.receive(end.end_lsn);
@@ -209,7 +209,7 @@ impl Flow {
     async fn start_lake_commit(&mut self) -> Result<()> {
         let refreshes = &self.refreshes;
         let stale = self.tables.check_catalog(|oid| refreshes.has(oid), &mut self.intake).await?;
-        self.refresh(stale)?;
+        self.refresh(stale);
         self.window.seal(&mut self.intake, &self.tables, &self.writers);
         self.adopt()?;
         let next = self.window.next();
@@ -233,21 +233,20 @@ impl Flow {
                 self.window.seal(&mut self.intake, &self.tables, &self.writers);
                 self.window.evolve(*change, &mut self.tables, &mut self.intake)?;
             }
-            Learned::Stale(stale) => self.refresh(vec![stale])?,
+            Learned::Stale(stale) => self.refresh(vec![stale]),
         }
         self.intake.want();
         Ok(())
     }
 
     /// Tables that must be copied afresh: their changes are held, and a copy begins.
-    fn refresh(&mut self, stale: Vec<Stale>) -> Result<()> {
+    fn refresh(&mut self, stale: Vec<Stale>) {
         for stale in stale {
-            self.refreshes.request(stale, &mut self.intake)?;
+            self.refreshes.request(stale, &mut self.intake);
         }
         if self.leaving.is_none() {
             self.refreshes.begin(self.tables.bound());
         }
-        Ok(())
     }
 
     /// Makes tables that were copied, and that the window reaches, part of it.
@@ -280,7 +279,8 @@ impl Flow {
     async fn look(&mut self) -> Result<()> {
         let refreshes = &self.refreshes;
         let stale = self.tables.check_catalog(|oid| refreshes.has(oid), &mut self.intake).await?;
-        self.refresh(stale)
+        self.refresh(stale);
+        Ok(())
     }
 
     /// P has moved: now, and only now, the server may forget what lies before it.

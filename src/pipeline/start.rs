@@ -119,7 +119,7 @@ pub(super) async fn connect(
         stats: Arc::clone(stats),
     };
     let new = flow.tables.new_tables(&source_tables, |_| false);
-    flow.refresh(stale.into_iter().chain(new).collect())?;
+    flow.refresh(stale.into_iter().chain(new).collect());
     flow.refreshes.resume(&ledger.behind);
     Ok(flow)
 }
