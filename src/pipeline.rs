@@ -169,13 +169,12 @@ impl Flow {
                 }
                 Step::Relation(wire) => {
                     let learned = self.tables.learn(&wire, &mut self.intake).await?;
-                    self.change_shape(learned)?;
+                    self.change_shapes(vec![learned])?;
                 }
                 Step::Ddl(content) => {
                     let xid = self.intake.open_xid();
-                    for learned in self.tables.announced(&content, xid).await? {
-                        self.change_shape(learned)?;
-                    }
+                    let learned = self.tables.announced(&content, xid).await?;
+                    self.change_shapes(learned)?;
                 }
                 Step::Resync(wish) => {
                     let stale = self.tables.wished(&wish, &self.lake.pipeline_id);
@@ -207,9 +206,7 @@ impl Flow {
 
     /// Closes the window and starts its lake commit; the next window fills meanwhile.
     async fn start_lake_commit(&mut self) -> Result<()> {
-        let refreshes = &self.refreshes;
-        let stale = self.tables.check_catalog(|oid| refreshes.has(oid), &mut self.intake).await?;
-        self.refresh(stale);
+        self.look().await?;
         self.window.seal(&mut self.intake, &self.tables, &self.writers);
         self.adopt()?;
         let next = self.window.next();
@@ -223,19 +220,29 @@ impl Flow {
         Ok(())
     }
 
-    /// From here on a table has another shape, or its rows are in doubt.
-    fn change_shape(&mut self, learned: Learned) -> Result<()> {
-        match learned {
-            // The copy under way is compared with the stream once it is complete.
-            Learned::Evolved(change) if self.refreshes.has(change.oid) => return Ok(()),
-            Learned::Known => return Ok(()),
-            Learned::Evolved(change) => {
-                self.window.seal(&mut self.intake, &self.tables, &self.writers);
-                self.window.evolve(*change, &mut self.tables, &mut self.intake)?;
+    /// From here on tables have another shape, or their rows are in doubt.
+    fn change_shapes(&mut self, all: Vec<Learned>) -> Result<()> {
+        let mut stale = Vec::new();
+        for learned in all {
+            match learned {
+                // The copy under way is compared with the stream once it is complete.
+                Learned::Evolved(change) if self.refreshes.has(change.oid) => continue,
+                Learned::Known => continue,
+                Learned::Evolved(change) => {
+                    self.window.seal(&mut self.intake, &self.tables, &self.writers);
+                    self.window.evolve(*change, &mut self.tables, &mut self.intake)?;
+                }
+                Learned::Stale(one) => stale.push(one),
             }
-            Learned::Stale(stale) => self.refresh(vec![stale]),
+            match self.intake.in_transaction() {
+                true => self.intake.want(),
+                false => self.window.idle(self.progress.received_lsn()),
+            }
         }
-        self.intake.want();
+        if !stale.is_empty() {
+            // Together, for one copy at one position.
+            self.refresh(stale);
+        }
         Ok(())
     }
 
@@ -275,12 +282,12 @@ impl Flow {
         self.leaving.is_none() && self.committing.is_none() && !self.intake.in_transaction()
     }
 
-    /// Looks at the catalog while the stream is quiet.
+    /// Looks at the catalog, if it is time, for what the stream does not tell.
     async fn look(&mut self) -> Result<()> {
-        let refreshes = &self.refreshes;
-        let stale = self.tables.check_catalog(|oid| refreshes.has(oid), &mut self.intake).await?;
-        self.refresh(stale);
-        Ok(())
+        let (refreshes, received_lsn) = (&self.refreshes, self.progress.received_lsn());
+        let copied = |oid| refreshes.has(oid);
+        let found = self.tables.check_catalog(copied, received_lsn, &mut self.intake).await?;
+        self.change_shapes(found)
     }
 
     /// P has moved: now, and only now, the server may forget what lies before it.

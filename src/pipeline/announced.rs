@@ -103,7 +103,8 @@ impl Tables {
         found
     }
 
-    fn follow_announced(
+    /// The table has the shape of `table` from here on.
+    pub(super) fn follow_announced(
         &mut self,
         state: &TableState,
         table: SourceTable,

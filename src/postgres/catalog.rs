@@ -14,6 +14,7 @@ use crate::postgres::pg_types::{PgTypes, load_types};
 use crate::postgres::pgoutput::WireRelation;
 use crate::postgres::server_error::from_sql;
 use crate::postgres::unannounced::{self, Unannounced};
+use crate::progress::Lsn;
 use crate::window::relation::{Column, KeyForm, Relation, ReplicaIdentity};
 
 /// A published table as the catalog has it now.
@@ -151,6 +152,15 @@ pub async fn server_version(client: &Client) -> Result<u32> {
         .await
         .map_err(from_sql)?;
     Ok(u32::try_from(row.get::<_, i32>(0)).unwrap_or(0))
+}
+
+/// Where the server's WAL ends, unwritten parts included: an asynchronous commit is visible before it
+/// is written.
+pub async fn wal_position(client: &Client) -> Result<Lsn> {
+    let sql = "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() \
+               THEN pg_catalog.pg_last_wal_replay_lsn() \
+               ELSE pg_catalog.pg_current_wal_insert_lsn() END)::text";
+    client.query_one(sql, &[]).await.map_err(from_sql)?.get::<_, &str>(0).parse()
 }
 
 /// Whether what the transaction `xid` did is visible to others; its epoch is that of now.
