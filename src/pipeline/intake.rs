@@ -175,6 +175,11 @@ impl Intake {
         self.open.as_ref().map(|open| open.xid)
     }
 
+    /// Where the source transaction that is open commits.
+    pub(crate) fn open_commit_lsn(&self) -> Option<Lsn> {
+        self.open.as_ref().map(|open| open.final_lsn)
+    }
+
     /// Whether nothing more may be read: see [`Intake::cut_open_transaction`].
     pub(crate) fn is_cut(&self) -> bool {
         self.is_cut

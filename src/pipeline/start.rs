@@ -135,7 +135,7 @@ impl Flow {
         let tables = (states.as_ref(), source_tables);
         let stale = stale_tables(tables, ledger, lost, (settings, has_capture));
         let new = self.tables.new_tables(source_tables, |_| false);
-        self.refresh(stale.into_iter().chain(new).collect())?;
+        self.refresh(stale.into_iter().chain(new).collect());
         self.refreshes.resume(&ledger.behind);
         if has_capture { self.look().await } else { Ok(()) }
     }
