@@ -462,6 +462,7 @@ mod tests {
         assert_eq!(missing(&bytes, 0), Some(0));
     }
 
+    // cases: 9 holds
     #[test]
     fn a_status_update_is_laid_out_as_documented() {
         let bytes = status(Lsn(3), Lsn(2), true);

@@ -14,6 +14,7 @@ mod memory;
 mod not_replicated;
 mod order;
 mod position_checks;
+mod positions;
 mod random_workload;
 mod refresh;
 mod restart_and_stop;
