@@ -23,4 +23,5 @@ mod server_errors_in_the_stream;
 mod snapshot_with_writers;
 mod stored_values;
 mod toast;
+mod too_large;
 pub(crate) mod types;
