@@ -7,6 +7,7 @@
 //!   Arrow.
 //! - [`iceberg`]: files, row deltas, the ledger and the committer.
 //! - [`initial_snapshot`]: the copy that comes before the stream.
+//! - [`verify`]: whether the lake is the source, at one exact position.
 //! - [`publish`]: branches and tags beside the data path: write, audit, publish.
 //! - [`config`], [`ops`]: the person's side.
 
@@ -20,4 +21,5 @@ pub mod pipeline;
 pub mod postgres;
 pub mod progress;
 pub mod publish;
+pub mod verify;
 pub mod window;

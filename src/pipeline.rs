@@ -173,7 +173,8 @@ impl Flow {
                     self.change_shape(learned)?;
                 }
                 Step::Ddl(content) => {
-                    for learned in self.tables.announced(&content).await? {
+                    let xid = self.intake.open_xid();
+                    for learned in self.tables.announced(&content, xid).await? {
                         self.change_shape(learned)?;
                     }
                 }
@@ -207,9 +208,7 @@ impl Flow {
 
     /// Closes the window and starts its lake commit; the next window fills meanwhile.
     async fn start_lake_commit(&mut self) -> Result<()> {
-        let refreshes = &self.refreshes;
-        let stale = self.tables.check_catalog(|oid| refreshes.has(oid), &mut self.intake).await?;
-        self.refresh(stale)?;
+        self.look().await?;
         self.window.seal(&mut self.intake, &self.tables, &self.writers);
         self.adopt()?;
         let next = self.window.next();
@@ -235,7 +234,10 @@ impl Flow {
             }
             Learned::Stale(stale) => self.refresh(vec![stale])?,
         }
-        self.intake.want();
+        match self.intake.in_transaction() {
+            true => self.intake.want(),
+            false => self.window.idle(self.progress.received_lsn()),
+        }
         Ok(())
     }
 
@@ -276,11 +278,15 @@ impl Flow {
         self.leaving.is_none() && self.committing.is_none() && !self.intake.in_transaction()
     }
 
-    /// Looks at the catalog while the stream is quiet.
+    /// Looks at the catalog, if it is time, for what the stream does not tell.
     async fn look(&mut self) -> Result<()> {
-        let refreshes = &self.refreshes;
-        let stale = self.tables.check_catalog(|oid| refreshes.has(oid), &mut self.intake).await?;
-        self.refresh(stale)
+        let (refreshes, received_lsn) = (&self.refreshes, self.progress.received_lsn());
+        let copied = |oid| refreshes.has(oid);
+        let found = self.tables.check_catalog(copied, received_lsn, &mut self.intake).await?;
+        for learned in found {
+            self.change_shape(learned)?;
+        }
+        Ok(())
     }
 
     /// P has moved: now, and only now, the server may forget what lies before it.

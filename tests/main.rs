@@ -22,4 +22,5 @@ mod postgres;
 mod support;
 mod tidy;
 mod types;
+mod verify;
 mod versions;

@@ -12,7 +12,8 @@ const FILE_LINES_MAX: usize = 600;
 const LINE_COLUMNS_MAX: usize = 100;
 
 /// Folders (or files) of src that lead; nobody below may know them.
-const CONDUCTORS: &[&str] = &["pipeline", "initial_snapshot", "maintenance", "publish", "cli"];
+const CONDUCTORS: &[&str] =
+    &["pipeline", "initial_snapshot", "maintenance", "publish", "verify", "cli"];
 /// Folders that know none of each other, but for the types of `window`.
 const WORKERS: &[&str] = &["postgres", "window", "iceberg", "kafka", "shape"];
 /// What a folder without I/O may not name.

@@ -14,6 +14,7 @@ mod run;
 mod source_holds;
 mod sql_hint;
 mod status;
+mod verify;
 mod wait;
 
 use std::io::IsTerminal;
@@ -55,6 +56,8 @@ enum Verb {
     Status(status::Status),
     /// Return once the lake holds a position.
     Wait(wait::Wait),
+    /// Compare source and lake, row by row, at one exact position.
+    Verify(verify::Verify),
     /// Show the lake's history: branches, tags, log, states by LSN or time.
     Lake(lake::LakeVerb),
     /// Show how to read the lake with Trino, Spark, DuckDB, PyIceberg and Dremio.
@@ -239,6 +242,7 @@ async fn verb(verb: Verb, format: LogFormat) -> Result<ExitCode> {
         Verb::Check(check) => check.run().await,
         Verb::Status(status) => status.run().await,
         Verb::Wait(wait) => wait.run().await,
+        Verb::Verify(verify) => Box::pin(verify.run(on_terminal)).await,
         Verb::Lake(lake) => lake.run().await,
         Verb::SqlHint(hint) => hint.run().await,
         Verb::Resync(resync) => resync.run().await,

@@ -14,9 +14,14 @@ use super::facts::{Stale, announced_relation, differs_announced, stale};
 use super::tables::{Learned, TableState, Tables};
 
 impl Tables {
-    /// What a message means for the tables that are followed. One that can't be read says nothing:
-    /// the catalog is looked at then.
-    pub(crate) async fn announced(&mut self, content: &[u8]) -> Result<Vec<Learned>> {
+    /// What a message of the source transaction `xid` means for the tables that are followed. One
+    /// that can't be read, or is not the capture's, says nothing: the catalog is looked at then.
+    pub(crate) async fn announced(
+        &mut self,
+        content: &[u8],
+        xid: Option<u32>,
+    ) -> Result<Vec<Learned>> {
+        self.look_after(xid);
         let message = match DdlMessage::parse(content) {
             Ok(message) => message,
             Err(error) => {
@@ -25,6 +30,11 @@ impl Tables {
                 return Ok(Vec::new());
             }
         };
+        if !self.believes(&message).await? {
+            tracing::warn!(tag = message.tag, "a DDL message without the capture's token");
+            self.look_soon();
+            return Ok(Vec::new());
+        }
         let mut found: Vec<Learned> = Vec::new();
         let causes = self.stale_by(&message);
         let named: BTreeSet<u32> = causes.iter().map(|stale| stale.oid).collect();
@@ -37,7 +47,7 @@ impl Tables {
         }
         let types = load_types(self.client(), self.version(), message.type_oids()).await?;
         for relation in message.relations.iter().filter(|r| !named.contains(&r.oid())) {
-            let Some(state) = self.state(relation.oid()).cloned() else {
+            let Some(mut state) = self.state(relation.oid()).cloned() else {
                 // A leaf that is published by itself may be new.
                 self.look_soon();
                 continue;
@@ -46,10 +56,19 @@ impl Tables {
                 self.look_soon();
                 continue;
             };
-            if relation.leaves.is_none() || message.kind == DdlKind::Partitions {
-                keep_known_leaves(&state, &mut table, relation.leaves.is_some());
+            let keeps_values = self.kept_values(relation.oid());
+            // What happened to its partitions is told apart from it.
+            let tells_leaves = matches!(message.kind, DdlKind::Partitions | DdlKind::Drop);
+            if let Some(known) = &mut state.facts.unannounced {
+                match relation.leaves.is_some() {
+                    false => table.unannounced.leaves.clone_from(&known.leaves),
+                    true if tells_leaves || keeps_values => {
+                        known.leaves.clone_from(&table.unannounced.leaves);
+                    }
+                    true => {}
+                }
             }
-            found.push(self.follow_announced(&state, table)?);
+            found.push(self.follow_announced(&state, table, keeps_values)?);
         }
         Ok(found)
     }
@@ -84,9 +103,14 @@ impl Tables {
         found
     }
 
-    fn follow_announced(&mut self, state: &TableState, table: SourceTable) -> Result<Learned> {
+    /// The table has the shape of `table` from here on.
+    pub(super) fn follow_announced(
+        &mut self,
+        state: &TableState,
+        table: SourceTable,
+        keeps_values: bool,
+    ) -> Result<Learned> {
         let before = &state.facts.relation;
-        let keeps_values = self.kept_values(table.relation.oid);
         if let Some(cause) = differs_announced(&state.facts, &table, keeps_values) {
             return Ok(Learned::Stale(stale(before, cause)));
         }
@@ -100,14 +124,6 @@ impl Tables {
         }
         let wire = wire_of(&relation);
         self.evolution(state, &wire, Some(table), relation)
-    }
-}
-
-/// Leaf partitions of which the message says enough, or nothing.
-fn keep_known_leaves(state: &TableState, table: &mut SourceTable, is_known: bool) {
-    let Some(known) = &state.facts.unannounced else { return };
-    if !is_known {
-        table.unannounced.leaves.clone_from(&known.leaves);
     }
 }
 

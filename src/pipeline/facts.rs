@@ -289,6 +289,11 @@ fn replica_identity(wire: &WireRelation) -> Option<ReplicaIdentity> {
     }
 }
 
+/// Rows from before the column have a value in it, and which is not known.
+pub(super) fn is_missing_unknown(table: &SourceTable, attnum: i16) -> bool {
+    table.missing.iter().any(|c| c.attnum == attnum && c.has_missing && c.missing.is_none())
+}
+
 /// The text of `pg_attribute.attmissingval`'s only element: `{42}`, `{"a \"b\""}`.
 pub(super) fn missing_value(table: &SourceTable, attnum: i16) -> Option<String> {
     let column = table.missing.iter().find(|c| c.attnum == attnum && c.has_missing)?;

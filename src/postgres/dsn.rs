@@ -234,7 +234,7 @@ impl Source {
     }
 
     /// The password, where there is one.
-    pub(super) fn password(&self) -> Option<&str> {
+    pub(crate) fn password(&self) -> Option<&str> {
         self.password.as_ref().map(|secret| secret.expose_secret())
     }
 }

@@ -3,6 +3,7 @@
 //! - [`dsn`], [`hosts`], [`sql`], [`session`]: where the source is, and the two kinds of connection
 //!   to it.
 //! - [`stream`], [`pgoutput`]: START_REPLICATION's bytes, and what they say.
+//! - [`tunnel`]: a wire of ours under somebody else's client.
 //! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has; [`unannounced`]: what
 //!   changes there without an event.
 //! - [`ddl_capture`], [`ddl_message`]: event triggers on the source, and what they say in the stream.
@@ -30,4 +31,5 @@ pub mod sql;
 pub mod stream;
 pub mod tables;
 mod tls;
+pub mod tunnel;
 pub mod unannounced;
