@@ -3,6 +3,7 @@
 mod archive;
 mod bad_input;
 mod bank_transfer;
+mod bare_tables;
 mod ddl;
 mod dml;
 mod garbled_stream;
