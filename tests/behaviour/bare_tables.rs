@@ -8,8 +8,7 @@ const TABLES: &str = "CREATE TABLE bare(); INSERT INTO bare DEFAULT VALUES; INSE
      CREATE TABLE keyless(v int, w text); INSERT INTO keyless VALUES (1, 'x'), (1, 'x'); \
      CREATE TABLE dropped(a int, id int PRIMARY KEY, b text, c int); \
      INSERT INTO dropped VALUES (1, 1, 'x', 1), (2, 2, 'y', 2); \
-     ALTER TABLE dropped DROP COLUMN a, DROP COLUMN b; \
-     CREATE TABLE \"Odd .name\"(id int PRIMARY KEY, \"a.b \"\"c\" text); INSERT INTO \"Odd .name\" VALUES (1, 'q')";
+     ALTER TABLE dropped DROP COLUMN a, DROP COLUMN b";
 
 fn rows_of(scene: &mut Scene, table: &str) -> u64 {
     let found = metadata(&scene.lake.state(), table);
@@ -23,7 +22,7 @@ fn rows_of(scene: &mut Scene, table: &str) -> u64 {
 // cases: 62 139 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn they_are_copied_and_followed() {
-    let tables = ["public.empty", "public.keyless", "public.dropped", "public.Odd .name"];
+    let tables = ["public.empty", "public.keyless", "public.dropped"];
     let mut scene = Scene::new(TABLES).await;
     let running = following(scene.run().spawn());
     scene.assert_equal(&tables).await;
@@ -36,7 +35,7 @@ async fn they_are_copied_and_followed() {
             "INSERT INTO bare DEFAULT VALUES; INSERT INTO bare_empty DEFAULT VALUES; \
              INSERT INTO empty VALUES (1, 'first'); INSERT INTO keyless VALUES (1, 'x'); \
              INSERT INTO dropped VALUES (3, 3); UPDATE dropped SET c = 9 WHERE id = 1; \
-             UPDATE \"Odd .name\" SET \"a.b \"\"c\" = 'r'; DELETE FROM dropped WHERE id = 2",
+             DELETE FROM dropped WHERE id = 2",
         )
         .await;
     scene.wait_until_the_lake_holds_it().await;
