@@ -20,6 +20,7 @@ mod equal_rows;
 mod facts;
 mod held;
 mod intake;
+mod oversized;
 mod past;
 mod refresh;
 mod start;
