@@ -203,6 +203,9 @@ async fn once(
 /// report it as reached. An asynchronous commit is flushed within three `wal_writer_delay`.
 pub(crate) async fn server_lsn(source: &Source) -> Result<Lsn> {
     let client = connect_sql(source, "position").await?;
+    if is_in_recovery(&client).await? {
+        return current_lsn(&client, "pg_last_wal_replay_lsn").await;
+    }
     let inserted = current_lsn(&client, "pg_current_wal_insert_lsn").await?;
     let since = Instant::now();
     loop {
@@ -212,6 +215,11 @@ pub(crate) async fn server_lsn(source: &Source) -> Result<Lsn> {
         }
         tokio::time::sleep(RETRY.0).await;
     }
+}
+
+async fn is_in_recovery(client: &Client) -> Result<bool> {
+    let sql = "SELECT pg_catalog.pg_is_in_recovery()";
+    Ok(client.query_one(sql, &[]).await.map_err(from_sql)?.get(0))
 }
 
 async fn current_lsn(client: &Client, function: &str) -> Result<Lsn> {

@@ -201,7 +201,8 @@ fn check_slot(
         return Err(Error::config("WRONG_SLOT", message).with_cure("name another one: --slot"));
     }
     if slot.is_lost() {
-        let message = format!("the server has invalidated the slot {name}");
+        let why = slot.invalidation.as_deref().unwrap_or("the WAL it needs is gone");
+        let message = format!("the server has invalidated the slot {name}: {why}");
         return Err(Error::fatal("SLOT_LOST", message).with_lsn(committed_lsn).with_cure(resync));
     }
     match slot.confirmed_flush_lsn {
