@@ -11,11 +11,13 @@ use crate::error::{Error, Result};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::LedgerRecord;
 use crate::iceberg::read::{LiveRows, field_id};
-use crate::iceberg::schema::RAW_COLUMN;
+use crate::iceberg::schema::{RAW_COLUMN, RAW_FIELD_ID};
 use crate::iceberg::{OID_KEY, layout, table_ident};
+use crate::pipeline::{FACTS_KEY, SourceFacts};
 use crate::verify::cells::Cells;
 use crate::verify::forms::Form;
 use crate::verify::source::{Subject, TextRow};
+use crate::window::relation::{self, PgType};
 
 /// How often all tables are looked at again because a lake commit came between.
 const PINS_MAX: u32 = 200;
@@ -90,6 +92,23 @@ fn bound_to(table: &Table) -> Option<u32> {
     table.metadata().properties().get(OID_KEY)?.parse().ok()
 }
 
+/// The source table as the lake knows it.
+pub(super) fn facts(table: &Table) -> Option<SourceFacts> {
+    serde_json::from_str(table.metadata().properties().get(FACTS_KEY)?).ok()
+}
+
+/// How the lake stores a column: a setting may have chosen another type than the usual one.
+fn kept<'a>(column: &'a relation::Column, facts: &'a Option<SourceFacts>) -> &'a PgType {
+    let known = facts.iter().flat_map(|facts| &facts.relation.columns);
+    let known = known.filter(|known| known.attnum == column.attnum);
+    known.map(|known| &known.pg_type).next().unwrap_or(&column.pg_type)
+}
+
+/// Whether a field is a column's, and not one of frazil's own.
+fn is_column(id: i32) -> bool {
+    !(RAW_FIELD_ID..=relation::HIDDEN_KEY_FIELD_ID).contains(&id)
+}
+
 /// How one source column is compared.
 #[derive(Debug)]
 enum Column {
@@ -131,11 +150,12 @@ impl Columns {
             return Ok(Self { columns, names, raw: None, key, notes, skipped });
         };
         let arrow = layout::arrow_schema(table.metadata().current_schema())?;
+        let facts = facts(table);
         let ids: Vec<Option<i32>> = arrow.fields().iter().map(field_id).collect();
         let mut columns = Vec::with_capacity(names.len());
         for column in &relation.columns {
             let of_column = ids.iter().enumerate().filter(|(_, id)| {
-                id.is_some_and(|id| id % FIELD_VERSIONS == i32::from(column.attnum))
+                id.is_some_and(|id| id % FIELD_VERSIONS == i32::from(column.attnum) && is_column(id))
             });
             let newest = of_column.max_by_key(|(_, id)| **id).map(|(at, _)| at);
             let field = newest.and_then(|at| Some((at, arrow.fields().get(at)?)));
@@ -144,7 +164,7 @@ impl Columns {
                     notes.push(format!("the lake has no column {} yet", column.name));
                     Column::Absent
                 }
-                Some((at, field)) => match Form::of(&column.pg_type, field.data_type()) {
+                Some((at, field)) => match Form::of(kept(column, &facts), field.data_type()) {
                     Some(form) => Column::With(at, form),
                     None => {
                         skipped.push(column.name.clone());

@@ -6,13 +6,17 @@ mod busy;
 mod differences;
 mod idle;
 mod mutations;
+mod nessie;
 mod no_writes;
+mod repair;
+mod shapes;
 mod shown;
+mod silent;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use frazil::config::{InitialSnapshot, Patterns, Settings};
+use frazil::config::{Config, RawConfig, Scalar, Settings};
 use frazil::error::Result;
 use frazil::iceberg::committer::sql::SqlCommitter;
 use frazil::iceberg::committer::{Committer, LakeCommit, TableChange};
@@ -102,7 +106,7 @@ impl Scene {
 }
 
 async fn commit(
-    committer: &SqlCommitter,
+    committer: &dyn Committer,
     table: &str,
     segments: Vec<SegmentFiles>,
     truncate: bool,
@@ -116,16 +120,11 @@ async fn commit(
 }
 
 fn settings(tables: &str) -> Settings {
-    Settings {
-        slot: "frazil".into(),
-        publication: "frazil".into(),
-        tables: Patterns::parse(tables).unwrap(),
-        initial_snapshot: InitialSnapshot::Initial,
-        workers: 1,
-        commit_interval: Duration::from_secs(5),
-        window_bytes_max: 256 << 20,
-        max_value_bytes: 1 << 30,
-    }
+    let mut raw = RawConfig::default();
+    raw.source.url = Some(Scalar(String::new()));
+    raw.source.tables = Some(Scalar(tables.to_owned()));
+    raw.lake.into = Some(Scalar(".".to_owned()));
+    Config::resolve(raw).unwrap().settings
 }
 
 #[track_caller]
