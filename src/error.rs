@@ -135,6 +135,11 @@ impl Error {
         self.0.cure.as_deref()
     }
 
+    /// The position in the WAL, where it is known.
+    pub fn lsn(&self) -> Option<Lsn> {
+        self.0.lsn
+    }
+
     /// The process's exit status (sysexits.h): 69 unavailable, 75 temporary failure, 78
     /// configuration, 1 for the rest. 2 (usage) is clap's own.
     pub fn exit_code(&self) -> u8 {

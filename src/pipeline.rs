@@ -14,6 +14,7 @@
 //! Follow a row: `Flow::turn` here, `intake.rs` (frames and folds), `write.rs` (decode, Parquet),
 //! `commit.rs` (the lake commit), and back here to `Flow::acknowledge`.
 
+mod announced;
 mod commit;
 mod equal_rows;
 mod facts;
@@ -166,14 +167,16 @@ impl Flow {
                 Step::SegmentFull => {
                     self.window.seal(&mut self.intake, &self.tables, &self.writers);
                 }
-                Step::Relation(wire) => match self.tables.learn(&wire, &mut self.intake).await? {
-                    Learned::Known => {}
-                    Learned::Evolved(change) => {
-                        self.window.seal(&mut self.intake, &self.tables, &self.writers);
-                        self.window.evolve(*change, &mut self.tables, &mut self.intake)?;
+                Step::Relation(wire) => {
+                    let learned = self.tables.learn(&wire, &mut self.intake).await?;
+                    self.change_shape(learned)?;
+                }
+                Step::Ddl(content) => {
+                    let xid = self.intake.open_xid();
+                    for learned in self.tables.announced(&content, xid).await? {
+                        self.change_shape(learned)?;
                     }
-                    Learned::Stale(stale) => self.refresh(vec![stale])?,
-                },
+                }
                 Step::Resync(wish) => {
                     let stale = self.tables.wished(&wish, &self.lake.pipeline_id);
                     self.refresh(stale)?;
@@ -204,9 +207,7 @@ impl Flow {
 
     /// Closes the window and starts its lake commit; the next window fills meanwhile.
     async fn start_lake_commit(&mut self) -> Result<()> {
-        let refreshes = &self.refreshes;
-        let stale = self.tables.check_catalog(|oid| refreshes.has(oid), &mut self.intake).await?;
-        self.refresh(stale)?;
+        self.look().await?;
         self.window.seal(&mut self.intake, &self.tables, &self.writers);
         self.adopt()?;
         let next = self.window.next();
@@ -217,6 +218,25 @@ impl Flow {
             self.tables.states(),
             (self.progress.committed_lsn(), self.position.clone()),
         )));
+        Ok(())
+    }
+
+    /// From here on a table has another shape, or its rows are in doubt.
+    fn change_shape(&mut self, learned: Learned) -> Result<()> {
+        match learned {
+            // The copy under way is compared with the stream once it is complete.
+            Learned::Evolved(change) if self.refreshes.has(change.oid) => return Ok(()),
+            Learned::Known => return Ok(()),
+            Learned::Evolved(change) => {
+                self.window.seal(&mut self.intake, &self.tables, &self.writers);
+                self.window.evolve(*change, &mut self.tables, &mut self.intake)?;
+            }
+            Learned::Stale(stale) => self.refresh(vec![stale])?,
+        }
+        match self.intake.in_transaction() {
+            true => self.intake.want(),
+            false => self.window.idle(self.progress.received_lsn()),
+        }
         Ok(())
     }
 
@@ -257,11 +277,15 @@ impl Flow {
         self.leaving.is_none() && self.committing.is_none() && !self.intake.in_transaction()
     }
 
-    /// Looks at the catalog while the stream is quiet.
+    /// Looks at the catalog, if it is time, for what the stream does not tell.
     async fn look(&mut self) -> Result<()> {
-        let refreshes = &self.refreshes;
-        let stale = self.tables.check_catalog(|oid| refreshes.has(oid), &mut self.intake).await?;
-        self.refresh(stale)
+        let (refreshes, received_lsn) = (&self.refreshes, self.progress.received_lsn());
+        let copied = |oid| refreshes.has(oid);
+        let found = self.tables.check_catalog(copied, received_lsn, &mut self.intake).await?;
+        for learned in found {
+            self.change_shape(learned)?;
+        }
+        Ok(())
     }
 
     /// P has moved: now, and only now, the server may forget what lies before it.

@@ -16,6 +16,7 @@ mod contract;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod ddl;
+mod fuzz;
 mod nessie;
 mod postgres;
 mod support;

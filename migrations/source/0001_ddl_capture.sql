@@ -32,11 +32,32 @@ CREATE SCHEMA IF NOT EXISTS frazil;
 REVOKE ALL ON SCHEMA frazil FROM PUBLIC;
 COMMENT ON SCHEMA frazil IS 'frazil: DDL capture, removed by `frazil uninstall-ddl-capture`';
 
+-- Any role may emit a logical message, so frazil believes those that know this number. A sequence,
+-- since it is kept, is never published, and can be read only by who may.
+CREATE SEQUENCE IF NOT EXISTS frazil.token;
+DO $$
+DECLARE
+    reader name;
+BEGIN
+    IF NOT (SELECT is_called FROM frazil.token) THEN
+        PERFORM pg_catalog.setval('frazil.token', ('x' || pg_catalog.substr(
+            pg_catalog.md5(pg_catalog.gen_random_uuid()::text), 1, 15))::bit(60)::bigint + 1);
+    END IF;
+    -- Who may replicate reads all messages anyway.
+    FOR reader IN SELECT rolname FROM pg_catalog.pg_roles
+                  WHERE rolreplication AND NOT rolsuper OR rolname = 'rds_replication' LOOP
+        EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA frazil TO %I', reader);
+        EXECUTE pg_catalog.format('GRANT SELECT ON SEQUENCE frazil.token TO %I', reader);
+    END LOOP;
+END $$;
+
 -- One message. UTF-8 whatever the database's encoding is: the server sends the bytes as they are.
 CREATE OR REPLACE FUNCTION frazil.emit(message jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pg_logical_emit_message(true, 'frazil.ddl', convert_to(message::text, 'UTF8'));
+    PERFORM pg_logical_emit_message(true, 'frazil.ddl', convert_to(
+        (message || jsonb_build_object('token', (SELECT last_value FROM frazil.token)))::text,
+        'UTF8'));
 END $$;
 
 -- A table and the partitioned tables above it, nearest first.
@@ -164,10 +185,12 @@ DECLARE
     version int := current_setting('server_version_num')::int;
     line oid[] := frazil.line_of(relation);
     leaves jsonb;
+    members oid[];
 BEGIN
     SELECT CASE WHEN count(*) <= leaves_max
-                THEN coalesce(jsonb_object_agg(l.leaf::text, l.file::int8), '{}') END
-    INTO leaves FROM frazil.leaves_of(relation) l;
+                THEN coalesce(jsonb_object_agg(l.leaf::text, l.file::int8), '{}') END,
+           array_agg(l.leaf)
+    INTO leaves, members FROM frazil.leaves_of(relation) l;
     RETURN (SELECT jsonb_build_object(
         'oid', c.oid::int8, 'namespace', n.nspname, 'name', c.relname,
         'relfilenode', c.relfilenode::int8, 'kind', c.relkind, 'is_partition', c.relispartition,
@@ -181,13 +204,22 @@ BEGIN
             SELECT coalesce(jsonb_agg(jsonb_build_object(
                 'attnum', a.attnum, 'name', a.attname, 'type_oid', a.atttypid::int8,
                 'typmod', a.atttypmod, 'toastable', a.attstorage <> 'p',
-                'not_null', a.attnotnull, 'has_missing', a.atthasmissing,
-                'missing', CASE WHEN octet_length(a.attmissingval::text) <= missing_bytes_max
-                                THEN a.attmissingval::text END,
+                'not_null', a.attnotnull, 'has_missing', a.atthasmissing OR m.in_leaves,
+                'missing', CASE WHEN octet_length(m.missing) <= missing_bytes_max
+                                THEN m.missing END,
                 'has_default', a.atthasdef, 'xmin', a.xmin::text,
                 'generated', a.attgenerated <> '',
                 'hidden', version < 180000 AND a.attgenerated <> '') ORDER BY a.attnum), '[]')
             FROM pg_attribute a
+            -- A partitioned table has no rows: what older rows have stands at its leaves.
+            CROSS JOIN LATERAL (
+                SELECT count(l.attrelid) > 0 AS in_leaves,
+                       coalesce(a.attmissingval::text,
+                                CASE WHEN count(DISTINCT l.attmissingval::text) = 1
+                                     THEN min(l.attmissingval::text) END) AS missing
+                FROM pg_attribute l
+                WHERE c.relkind = 'p' AND l.attname = a.attname AND l.atthasmissing
+                  AND l.attrelid = ANY(members) AND NOT l.attisdropped) m
             WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped),
         'keys', (
             SELECT coalesce(jsonb_agg(jsonb_build_object(

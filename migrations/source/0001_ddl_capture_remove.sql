@@ -26,6 +26,8 @@ DROP FUNCTION IF EXISTS frazil.on_ddl_command_end(), frazil.on_sql_drop(),
     frazil.type_shapes_of(oid), frazil.publications_of(oid), frazil.leaves_of(oid),
     frazil.line_of(oid), frazil.emit(jsonb);
 
+DROP SEQUENCE IF EXISTS frazil.token;
+
 -- Stays where something of somebody else's is in it.
 DO $$
 BEGIN

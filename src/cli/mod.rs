@@ -7,6 +7,7 @@ mod demo;
 
 mod drop;
 mod lake;
+mod patience;
 mod report;
 mod resync;
 mod run;

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Args;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -25,17 +24,14 @@ use crate::publish::Publisher;
 use crate::{initial_snapshot, pipeline};
 
 use super::Place;
+use super::patience::{Patience, RETRY};
 
-/// First and longest pause before a temporary trouble is tried again.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
 /// How long an asynchronous commit may wait for its flush: three times the default
 /// `wal_writer_delay`, and some.
 const ASYNC_COMMIT: Duration = Duration::from_secs(1);
 /// Temporary trouble of the lake's side.
 const OF_THE_LAKE: [&str; 6] =
     ["LAKE_IO", "COMMIT_OPEN", "CATALOG_DOWN", "CATALOG_AUTH", "CATALOG_BUSY", "CATALOG_IO"];
-/// How many times in a row a run that must end by itself (`--until-caught-up`, `only`) tries.
-const RETRIES_MAX: usize = 12;
 
 /// `frazil run`
 #[derive(Debug, Clone, Args)]
@@ -93,8 +89,7 @@ pub(crate) async fn follow(
     let mut open = Open::default();
     let ends = until_caught_up || config.settings.initial_snapshot == InitialSnapshot::Only;
     let mut until = None;
-    let mut pauses = pauses();
-    let mut tries = 0;
+    let mut patience = Patience::new(ends);
     loop {
         let before = stats.view().lake_commits;
         let error = match once(
@@ -110,15 +105,9 @@ pub(crate) async fn follow(
             Err(error) => error,
         };
         if stats.view().lake_commits > before {
-            (pauses, tries) = (self::pauses(), 0);
+            patience.renew();
         }
-        tries += 1;
-        if !matches!(error.kind(), Kind::Transient | Kind::Conflict)
-            || (ends && tries > RETRIES_MAX)
-        {
-            return Err(error);
-        }
-        let pause = pauses.next().unwrap_or(RETRY.1);
+        let (pause, error) = patience.after(error)?;
         tracing::warn!(code = error.code(), cure = error.cure(), retry_in = ?pause, "{error}");
         tokio::select! {
             biased;
@@ -174,15 +163,6 @@ fn left_with(error: Error) -> Result<()> {
     }
     tracing::warn!(code = error.code(), "{error}");
     Ok(())
-}
-
-fn pauses() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(RETRY.0)
-        .with_max_delay(RETRY.1)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }
 
 async fn once(

@@ -109,6 +109,52 @@ pub(super) fn unannounced(facts: &SourceFacts, now: &SourceTable) -> Option<&'st
     facts.unannounced.as_ref().and_then(|known| known.differs(&now.unannounced))
 }
 
+/// Why the lake can't follow what was announced of a table, apart from its shape. A rewrite that
+/// `keeps_values` is none.
+pub(super) fn differs_announced(
+    facts: &SourceFacts,
+    now: &SourceTable,
+    keeps_values: bool,
+) -> Option<&'static str> {
+    match keeps_values {
+        false => unannounced(facts, now),
+        true => facts.unannounced.as_ref().and_then(|known| known.differs(&now.unannounced)),
+    }
+}
+
+/// The shape that a table was announced to have, where the lake can go on with it: attribute
+/// numbers tell a column from another one of the same name.
+pub(super) fn announced_relation(
+    before: &Relation,
+    now: &Relation,
+) -> std::result::Result<Relation, String> {
+    let mut columns = Vec::with_capacity(now.columns.len());
+    for column in &now.columns {
+        let field_version = match at_attnum(before, column.attnum) {
+            Some(old) if !is_or_promotes(old, column) => {
+                return Err(format!("the column {} has another type", column.name));
+            }
+            Some(old) => old.field_version,
+            None => generation(before),
+        };
+        columns.push(Column { field_version, ..column.clone() });
+    }
+    if key_attnums(before) != key_attnums(now) {
+        return Err("its key changed".to_owned());
+    }
+    let form = KeyForm::of(&columns, &now.key, now.identity);
+    if form == KeyForm::WholeRow && before.key_form != form {
+        return Err("REPLICA IDENTITY FULL identifies its rows from now on".to_owned());
+    }
+    let (key, identity) = (now.key.clone(), now.identity);
+    Ok(Relation { columns, key, identity, ..before.clone() })
+}
+
+fn key_attnums(relation: &Relation) -> Vec<i16> {
+    let column = |&at: &usize| relation.columns.get(at).map(|column| column.attnum);
+    relation.key.iter().filter_map(column).collect()
+}
+
 /// A column that only text mode can carry: the stream has to be started again in it.
 pub(crate) fn refuse_text<'a>(
     relation: &Relation,
@@ -183,10 +229,6 @@ pub(super) fn relation_from(
         };
         columns.push(Column { field_version, ..column.clone() });
     }
-    let key_attnums = |relation: &Relation| -> Vec<i16> {
-        let column = |&at: &usize| relation.columns.get(at).map(|column| column.attnum);
-        relation.key.iter().filter_map(column).collect()
-    };
     let wanted = key_attnums(before);
     if fresh.is_some_and(|fresh| key_attnums(fresh) != wanted) {
         return Err("its key changed".to_owned());
@@ -245,6 +287,11 @@ fn replica_identity(wire: &WireRelation) -> Option<ReplicaIdentity> {
         b'i' => Some(ReplicaIdentity::Index),
         _ => None,
     }
+}
+
+/// Rows from before the column have a value in it, and which is not known.
+pub(super) fn is_missing_unknown(table: &SourceTable, attnum: i16) -> bool {
+    table.missing.iter().any(|c| c.attnum == attnum && c.has_missing && c.missing.is_none())
 }
 
 /// The text of `pg_attribute.attmissingval`'s only element: `{42}`, `{"a \"b\""}`.

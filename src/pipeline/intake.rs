@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::postgres::ddl_message::DDL_PREFIX;
 use crate::postgres::pgoutput::{self, Message, WireRelation};
 use crate::postgres::stream::{Frame, next_frame};
 use crate::progress::Lsn;
@@ -46,6 +47,8 @@ pub(crate) enum Step {
     TransactionEnd(TransactionEnd),
     /// Somebody wishes tables to be copied afresh.
     Resync(ResyncWish),
+    /// The source's event triggers say something.
+    Ddl(Vec<u8>),
     /// The server says where its WAL ends, and may ask for an answer.
     Keepalive { wal_end: Lsn, reply: bool },
     /// The server ended the stream.
@@ -94,6 +97,8 @@ pub(crate) struct Intake {
     resume_lsn: Lsn,
     /// The same for tables that are ahead of P, in a catalog that commits tables one by one.
     ahead: HashMap<u32, Lsn>,
+    /// The end of the last source transaction that was taken.
+    ended_lsn: Lsn,
     max_message_bytes: usize,
     segment_bytes: usize,
     is_cut: bool,
@@ -119,6 +124,7 @@ impl Intake {
             carried: None,
             resume_lsn,
             ahead,
+            ended_lsn: resume_lsn,
             max_message_bytes,
             segment_bytes: segment_bytes(),
             is_cut: false,
@@ -181,8 +187,8 @@ impl Intake {
                 return Ok(Step::SegmentFull);
             }
             let frame_at = self.at;
-            let Some(frame) = next_frame(&self.segment.buf, &mut self.at, self.max_message_bytes)?
-            else {
+            let found = next_frame(&self.segment.buf, &mut self.at, self.max_message_bytes);
+            let Some(frame) = found.map_err(|e| e.with_lsn(self.place()))? else {
                 return Ok(Step::Drained);
             };
             self.frame = frame_at..self.at;
@@ -198,6 +204,12 @@ impl Intake {
                 return Ok(step);
             }
         }
+    }
+
+    /// Where the stream is: in the source transaction that commits here, or behind the one that
+    /// ends here.
+    fn place(&self) -> Lsn {
+        self.open.as_ref().map_or(self.ended_lsn, |open| open.final_lsn)
     }
 
     fn message(&mut self, start: usize, end: usize, frame_at: usize) -> Result<Option<Step>> {
@@ -223,7 +235,9 @@ impl Intake {
             Message::Truncate { oids, .. } => self.truncate(&oids)?,
             Message::Begin { final_lsn, xid, .. } => self.begin(final_lsn, xid, frame_at)?,
             Message::Commit { end_lsn, commit_time_us, .. } => {
-                return self.commit(end_lsn, commit_time_us + POSTGRES_EPOCH_US).map(Some);
+                return self
+                    .commit(end_lsn, commit_time_us.saturating_add(POSTGRES_EPOCH_US))
+                    .map(Some);
             }
             Message::Relation(wire) => return Ok(self.relation(wire)),
             Message::LogicalMessage { transactional: true, prefix, content, .. } => {
@@ -258,6 +272,7 @@ impl Intake {
             .take()
             .ok_or_else(|| Error::fatal("PROTOCOL", "COMMIT without BEGIN").with_lsn(end_lsn))?;
         let is_wanted = open.is_wanted;
+        self.ended_lsn = end_lsn;
         for oid in self.held_open.drain(..) {
             if let Some(Known::Held(held)) = self.relations.get_mut(&oid) {
                 held.commit(self.segment.buf.get(self.frame.clone()).unwrap_or_default())?;
@@ -297,9 +312,12 @@ impl Intake {
                 held.change(open.final_lsn, frame)
             }
             None if self.only.is_some_and(|only| only != oid) => Ok(()),
-            None => Err(Error::transient(
+            None => Err(Error::fatal(
                 "UNKNOWN_RELATION",
                 format!("a change of the table with oid {oid}, which was never described"),
+            )
+            .with_cure(
+                "start again: the server describes its tables anew; if it repeats, report it",
             )),
         }
     }
@@ -325,9 +343,17 @@ impl Intake {
                 open.is_wanted = true;
                 return ResyncWish::parse(text(content)?).map(Step::Resync);
             }
+            DDL_PREFIX => return self.segment.buf.get(content).map(|c| Step::Ddl(c.to_vec())),
             _ => {}
         }
         None
+    }
+
+    /// What was found in the open source transaction is worth a lake commit.
+    pub(crate) fn want(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.is_wanted = true;
+        }
     }
 
     fn relation(&mut self, wire: WireRelation) -> Option<Step> {

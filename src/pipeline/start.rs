@@ -99,7 +99,12 @@ pub(super) async fn connect(
         window: Window::first(committed_lsn),
         committing: None,
         writers: Writers::new(Arc::clone(lake), settings.window_bytes_max / 2),
-        tables: Tables::new((client, publications), settings.tables.clone(), binary, states),
+        tables: Tables::new(
+            (client, publications, version),
+            settings.tables.clone(),
+            binary,
+            states,
+        ),
         refreshes: Refreshes::new(context),
         progress: Progress::resume(committed_lsn),
         position: Position { timeline: identity.timeline, system_id: identity.system_id },
@@ -255,9 +260,16 @@ pub(crate) fn check_position(
 async fn publications(client: &Client, settings: &Settings) -> Result<Vec<String>> {
     let mut publications = Vec::new();
     for name in [settings.publication.clone(), settings.append_publication()] {
-        if publication::publication_info(client, &name).await?.is_some() {
-            publications.push(name);
+        let Some(info) = publication::publication_info(client, &name).await? else { continue };
+        if let Some(missing) = info.publish.left_out()
+            && name == settings.publication
+        {
+            tracing::warn!(
+                code = "PUBLISH_OPTIONS",
+                "publication `{name}` leaves out {missing}: the lake will differ from the source"
+            );
         }
+        publications.push(name);
     }
     if publications.first() != Some(&settings.publication) {
         let message = format!("the publication {} does not exist", settings.publication);

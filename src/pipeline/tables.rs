@@ -18,13 +18,15 @@ use tokio_postgres::Client;
 use crate::config::Patterns;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{self, SourceTable};
+use crate::postgres::ddl_capture::capture_token;
+use crate::postgres::ddl_message::DdlMessage;
 use crate::postgres::pgoutput::WireRelation;
 use crate::progress::Lsn;
 use crate::window::relation::{Column, Relation};
 
 use super::facts::{
     self, SourceFacts, Stale, at_attnum, compare, constant, has_same_columns, is_described_by,
-    keeps_whole_rows, missing_value, refuse_text, relation_from, stale,
+    is_missing_unknown, keeps_whole_rows, missing_value, refuse_text, relation_from, stale,
 };
 use super::intake::Intake;
 use super::refresh::ResyncWish;
@@ -32,6 +34,9 @@ use super::write::ParquetTarget;
 
 /// How often the catalog is looked at although the stream brought no Relation message.
 const CATALOG_CHECK: Duration = Duration::from_secs(30);
+
+/// ... and how often while it shows a shape of which no row has come.
+const SILENT_CHECK: Duration = Duration::from_secs(1);
 
 /// How long the catalog may take to answer, well below any wal_sender_timeout in use.
 const CATALOG_PATIENCE: Duration = Duration::from_secs(15);
@@ -88,15 +93,23 @@ pub(crate) struct Tables {
     /// The last source transaction that described a table anew: the catalog is of use only once it
     /// is visible in it.
     described_by_xid: Option<u32>,
+    /// Tables that changed their shape without a row since: their columns' xmins, and where the WAL
+    /// ended when that was seen.
+    silent: HashMap<u32, (String, Lsn)>,
+    /// Tables whose rewrite, announced and not yet seen to its end, keeps all values.
+    keep_values: HashSet<u32>,
+    /// What the messages of the source's DDL capture carry, once it was read.
+    capture_token: Option<i64>,
+    version: u32,
     check_due: bool,
     checked: Instant,
 }
 
 impl Tables {
-    /// The tables in `states`, looked up in the source through `client`; `is_binary`: the stream
-    /// sends binary values.
+    /// The tables in `states`, looked up in the source (of that version) through `client`;
+    /// `is_binary`: the stream sends binary values.
     pub(crate) fn new(
-        (client, publications): (Client, Vec<String>),
+        (client, publications, version): (Client, Vec<String>, u32),
         selection: Patterns,
         is_binary: bool,
         states: HashMap<u32, TableState>,
@@ -112,8 +125,64 @@ impl Tables {
             unknown: HashMap::new(),
             unpublished: HashSet::new(),
             described_by_xid: None,
+            silent: HashMap::new(),
+            keep_values: HashSet::new(),
+            capture_token: None,
+            version,
             check_due: false,
             checked: Instant::now(),
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn version(&self) -> u32 {
+        self.version
+    }
+
+    pub(super) fn publications(&self) -> &[String] {
+        &self.publications
+    }
+
+    pub(super) fn state(&self, oid: u32) -> Option<&TableState> {
+        self.by_oid.get(&oid)
+    }
+
+    /// The catalog is to be looked at before the next lake commit.
+    pub(super) fn look_soon(&mut self) {
+        self.check_due = true;
+    }
+
+    /// The catalog is of use only once this source transaction is visible in it.
+    pub(super) fn look_after(&mut self, xid: Option<u32>) {
+        self.described_by_xid = xid;
+    }
+
+    /// Whether the DDL capture made the message; it may have been installed a moment ago.
+    pub(super) async fn believes(&mut self, message: &DdlMessage) -> Result<bool> {
+        if !message.is_from(self.capture_token) {
+            self.capture_token = capture_token(&self.client).await?;
+        }
+        Ok(message.is_from(self.capture_token))
+    }
+
+    /// The rewrite of this table that was announced keeps all values.
+    pub(super) fn keeps_values(&mut self, oid: u32) {
+        self.keep_values.insert(oid);
+    }
+
+    /// Whether that was said of it; it holds once.
+    pub(super) fn kept_values(&mut self, oid: u32) -> bool {
+        self.keep_values.remove(&oid)
+    }
+
+    /// The table is what it was, in other words of the catalog.
+    pub(super) fn take_note(&mut self, table: &SourceTable) {
+        let facts = SourceFacts::of(table);
+        if self.by_oid.get(&table.relation.oid).is_some_and(|state| state.facts.differ(table)) {
+            self.take_over_facts(vec![(table.relation.oid, facts)]);
         }
     }
 
@@ -155,7 +224,14 @@ impl Tables {
         }
         let (fresh, relation) = self.described(&state.facts.relation, wire).await?;
         let learned = match relation {
-            Ok(relation) => self.evolution(state, wire, fresh, relation)?,
+            Ok(relation) => {
+                let before = &state.facts;
+                let cause = fresh.as_ref().and_then(|fresh| facts::unannounced(before, fresh));
+                match cause {
+                    Some(cause) => Learned::Stale(stale(&before.relation, cause)),
+                    None => self.evolution(state, wire, fresh, relation)?,
+                }
+            }
             Err(cause) => Learned::Stale(stale(&state.facts.relation, cause)),
         };
         if matches!(learned, Learned::Stale(_)) {
@@ -166,7 +242,7 @@ impl Tables {
     }
 
     /// The table's new shape, from the Relation message and the catalog together.
-    fn evolution(
+    pub(super) fn evolution(
         &self,
         state: &TableState,
         wire: &WireRelation,
@@ -182,13 +258,14 @@ impl Tables {
         let mut facts = SourceFacts { relation: relation.clone(), ..state.facts.clone() };
         let mut constants = Vec::new();
         if let Some(fresh) = &fresh {
-            if let Some(cause) = facts::unannounced(&state.facts, fresh) {
-                return Ok(Learned::Stale(stale(before, cause)));
-            }
             facts.relfilenode = fresh.relfilenode;
             facts.attributes.clone_from(&fresh.attribute_xmins);
             facts.unannounced = Some(fresh.unannounced.clone());
             for column in added {
+                if is_missing_unknown(fresh, column.attnum) {
+                    let cause = format!("what older rows have in {} is not known", column.name);
+                    return Ok(Learned::Stale(stale(before, cause)));
+                }
                 let Some(text) = missing_value(fresh, column.attnum) else { continue };
                 let Some(value) = constant(column, &text)? else {
                     let cause = format!("the default of {} has no place in its type", column.name);
@@ -256,12 +333,14 @@ impl Tables {
     /// Looks for what the stream does not tell, after a Relation message came again and every 30 s:
     /// rewrites, columns dropped and added again, tables that are new. Before the lake commit, so
     /// that nothing is applied that turns out to mean something else. Gives the tables to copy
-    /// afresh, apart from those that `being_copied` already are.
+    /// afresh, apart from those that `being_copied` already are, and those of which no row came
+    /// since they changed their shape, although the stream is past that (`received_lsn`).
     pub(crate) async fn check_catalog(
         &mut self,
         being_copied: impl Fn(u32) -> bool,
+        received_lsn: Lsn,
         intake: &mut Intake,
-    ) -> Result<Vec<Stale>> {
+    ) -> Result<Vec<Learned>> {
         if !self.check_due && !self.is_check_due() {
             return Ok(Vec::new());
         }
@@ -273,7 +352,7 @@ impl Tables {
         self.wait_until_visible().await?;
         let tables = self.load(None).await?;
         let now: HashMap<u32, &SourceTable> = tables.iter().map(|t| (t.relation.oid, t)).collect();
-        let (mut found, mut moved) = (Vec::new(), Vec::new());
+        let (mut found, mut moved, mut silent) = (Vec::new(), Vec::new(), Vec::new());
         for (oid, state) in self.by_oid.iter().filter(|(oid, _)| !being_copied(**oid)) {
             let Some(now) = now.get(oid) else {
                 if self.unpublished.insert(*oid) {
@@ -289,22 +368,59 @@ impl Tables {
                 found.push(stale(&now.relation, cause));
             } else if state.facts.differ(now) && has_same_columns(&state.facts, now) {
                 moved.push((*oid, SourceFacts::of(now)));
+            } else if state.facts.differ(now) {
+                silent.push((*now).clone());
             }
         }
         self.take_over_facts(moved);
         found.extend(self.new_tables(&tables, being_copied));
         self.settle_unknown(&now, intake);
-        Ok(found)
+        let mut learned: Vec<Learned> = found.into_iter().map(Learned::Stale).collect();
+        learned.extend(self.follow_silent(silent, received_lsn).await?);
+        Ok(learned)
+    }
+
+    /// Tables that changed their shape without a row since. Whether one is still to come is known
+    /// once the stream has passed the place where the catalog was looked at first: then the catalog
+    /// alone says it all, and the server will describe the table again before its next row.
+    async fn follow_silent(
+        &mut self,
+        tables: Vec<SourceTable>,
+        received_lsn: Lsn,
+    ) -> Result<Vec<Learned>> {
+        let seen = std::mem::take(&mut self.silent);
+        if tables.is_empty() {
+            return Ok(Vec::new());
+        }
+        let here = catalog::wal_position(&self.client).await?;
+        let mut learned = Vec::new();
+        for table in tables {
+            let oid = table.relation.oid;
+            let first = seen.get(&oid).filter(|(xmins, _)| *xmins == table.attribute_xmins);
+            let at = first.map_or(here, |(_, at)| *at);
+            let state = self.by_oid.get(&oid).filter(|_| first.is_some() && received_lsn >= at);
+            match state.cloned() {
+                Some(state) => learned.push(self.follow_announced(&state, table, false)?),
+                None => {
+                    self.silent.insert(oid, (table.attribute_xmins, at));
+                }
+            }
+        }
+        Ok(learned)
     }
 
     /// Whether it is time to look at the catalog although nothing in the stream asks for it.
     pub(crate) fn is_check_due(&self) -> bool {
-        self.checked.elapsed() >= CATALOG_CHECK
+        self.checked.elapsed() >= self.check_every()
+    }
+
+    fn check_every(&self) -> Duration {
+        if self.silent.is_empty() { CATALOG_CHECK } else { SILENT_CHECK }
     }
 
     /// Returns when it is.
     pub(crate) async fn check_comes_due(&self) {
-        tokio::time::sleep_until(self.checked + CATALOG_CHECK).await;
+        tokio::time::sleep_until(self.checked + self.check_every()).await;
     }
 
     /// Published tables that the lake lacks.

@@ -20,6 +20,8 @@ use crate::iceberg::lake::Lake;
 use crate::iceberg::layout::Layout;
 use crate::iceberg::row_delta::SegmentFiles;
 use crate::iceberg::schema;
+use crate::postgres::stream::{Frame, next_frame};
+use crate::progress::Lsn;
 use crate::window::decode::{Decoded, DecodedColumn, RawValue, TupleDecoder};
 use crate::window::hidden_key::HiddenKey;
 use crate::window::outcome::Outcome;
@@ -190,12 +192,14 @@ impl Writers {
                 let _permit = permit;
                 handle.block_on(job.write())
             });
-            tasks.push((oid, truncated, changes, task));
+            tasks.push((target, truncated, changes, task));
         }
         let mut written = HashMap::with_capacity(tasks.len());
-        for (oid, truncated, changes, task) in tasks {
-            let files = task.await.map_err(broken_off)??;
-            written.insert(oid, TableFiles { files, truncated, changes });
+        for (target, truncated, changes, task) in tasks {
+            let relation = &target.relation;
+            let files = task.await.map_err(broken_off)?;
+            let files = files.map_err(|e| e.with_table(relation.display()))?;
+            written.insert(relation.oid, TableFiles { files, truncated, changes });
         }
         Ok(Arc::new(written))
     }
@@ -334,12 +338,29 @@ impl DataWriter {
         while !rest.is_empty() {
             let count = rows_within(rest, BATCH_BYTES);
             let (chunk, after) = rest.split_at_mut(count);
-            self.decoder.decode::<WalTuple>(buf, chunk)?;
-            let decoded = self.decoder.finish()?;
+            let begins = chunk.to_vec();
+            let decoded = self.decoder.decode::<WalTuple>(buf, chunk);
+            let decoded = decoded.and_then(|()| self.decoder.finish());
+            let decoded = decoded.map_err(|e| self.with_place(e, buf, &begins))?;
             self.write(decoded).await?;
             rest = after;
         }
         Ok(())
+    }
+
+    /// The error with the position of the first of these rows that gives one by itself.
+    #[cold]
+    fn with_place(&self, error: Error, buf: &[u8], rows: &[u32]) -> Error {
+        let is_sound = |row: u32| {
+            let mut decoder = row_decoder(&self.target.relation, &self.target.plain)?;
+            decoder.decode::<WalTuple>(buf, &mut [row])?;
+            decoder.finish()
+        };
+        let at_fault = rows.iter().find(|&&row| is_sound(row).is_err());
+        match at_fault.and_then(|&row| lsn_of(buf, row)) {
+            Some(lsn) => error.with_lsn(lsn),
+            None => error,
+        }
     }
 
     /// The decoder, for tuples of another framing.
@@ -386,6 +407,20 @@ impl DataWriter {
         }
         Ok(self.done)
     }
+}
+
+/// The LSN of the change whose tuple begins at `row`, in a buffer that begins with a frame.
+fn lsn_of(buf: &[u8], row: u32) -> Option<Lsn> {
+    let (row, mut pos) = (usize::try_from(row).ok()?, 0);
+    while let Some(frame) = next_frame(buf, &mut pos, usize::MAX).ok()? {
+        match frame {
+            Frame::XLogData { wal_start, body, .. } if body.contains(&row) => {
+                return Some(wal_start);
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// How many of `rows`, which ascend, lie within `bytes`; at least one, at most [`BATCH_ROWS`].

@@ -14,6 +14,7 @@ use crate::postgres::pg_types::{PgTypes, load_types};
 use crate::postgres::pgoutput::WireRelation;
 use crate::postgres::server_error::from_sql;
 use crate::postgres::unannounced::{self, Unannounced};
+use crate::progress::Lsn;
 use crate::window::relation::{Column, KeyForm, Relation, ReplicaIdentity};
 
 /// A published table as the catalog has it now.
@@ -55,7 +56,8 @@ pub struct ColumnDefault {
     pub attnum: i16,
     /// `atthasmissing`: rows from before the column are read with `missing`.
     pub has_missing: bool,
-    /// `attmissingval` as text, an array of one element: `{42}`.
+    /// `attmissingval` as text, an array of one element: `{42}`. `None` beside `has_missing`: it is
+    /// not known, for leaf partitions have several, or it was too long for a message.
     pub missing: Option<String>,
     /// There is a DEFAULT expression.
     pub has_default: bool,
@@ -101,7 +103,8 @@ async fn assemble(
     let keys = client.query(KEYS, &[&oids]).await.map_err(from_sql)?;
     let types =
         load_types(client, version, attributes.iter().map(|row| row.get("atttypid"))).await?;
-    let (attributes, keys) = (by_oid(&attributes, Attribute::of), by_oid(&keys, KeyIndex::of));
+    let (mut attributes, keys) = (by_oid(&attributes, Attribute::of), by_oid(&keys, KeyIndex::of));
+    missing_of_leaves(client, &classes, &mut attributes).await?;
     let mut tables = Vec::with_capacity(classes.len());
     for class in classes.iter().map(Class::of) {
         let Some(published) = published.get(&class.oid) else { continue };
@@ -120,6 +123,28 @@ fn by_oid<T>(rows: &[Row], of: impl Fn(&Row) -> T) -> HashMap<u32, Vec<T>> {
     grouped
 }
 
+/// A partitioned table has no rows, so what older rows have in a column stands at its leaves.
+async fn missing_of_leaves(
+    client: &Client,
+    classes: &[Row],
+    attributes: &mut HashMap<u32, Vec<Attribute>>,
+) -> Result<()> {
+    let partitioned = classes.iter().filter(|class| class.get::<_, &str>("kind") == "p");
+    let roots: Vec<u32> = partitioned.map(|class| class.get("oid")).collect();
+    if roots.is_empty() {
+        return Ok(());
+    }
+    for row in client.query(MISSING_OF_LEAVES, &[&roots]).await.map_err(from_sql)? {
+        let name: &str = row.get("name");
+        let columns = attributes.get_mut(&row.get("oid"));
+        let column = columns.and_then(|columns| columns.iter_mut().find(|c| c.name == name));
+        if let Some(column) = column {
+            (column.has_missing, column.missing) = (true, row.get("missing"));
+        }
+    }
+    Ok(())
+}
+
 /// `server_version_num` of a SQL connection.
 pub async fn server_version(client: &Client) -> Result<u32> {
     let row = client
@@ -127,6 +152,14 @@ pub async fn server_version(client: &Client) -> Result<u32> {
         .await
         .map_err(from_sql)?;
     Ok(u32::try_from(row.get::<_, i32>(0)).unwrap_or(0))
+}
+
+/// Where the server's WAL ends.
+pub async fn wal_position(client: &Client) -> Result<Lsn> {
+    let sql = "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() \
+               THEN pg_catalog.pg_last_wal_replay_lsn() \
+               ELSE pg_catalog.pg_current_wal_lsn() END)::text";
+    client.query_one(sql, &[]).await.map_err(from_sql)?.get::<_, &str>(0).parse()
 }
 
 /// Whether what the transaction `xid` did is visible to others; its epoch is that of now.
@@ -177,6 +210,19 @@ fn attributes_sql(version: u32) -> String {
          ORDER BY a.attrelid, a.attnum"
     )
 }
+
+const MISSING_OF_LEAVES: &str = "\
+    WITH RECURSIVE tree(root, member) AS ( \
+        SELECT r.root, r.root FROM unnest($1::oid[]) AS r(root) \
+      UNION ALL \
+        SELECT t.root, i.inhrelid FROM tree t \
+        JOIN pg_catalog.pg_inherits i ON i.inhparent = t.member) \
+    SELECT t.root AS oid, a.attname::text AS name, \
+           CASE WHEN count(DISTINCT a.attmissingval::text) = 1 \
+                THEN min(a.attmissingval::text) END AS missing \
+    FROM tree t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.member \
+    WHERE a.atthasmissing AND a.attnum > 0 AND NOT a.attisdropped \
+    GROUP BY t.root, a.attname";
 
 const KEYS: &str = "\
     SELECT i.indrelid AS oid, i.indisprimary AS is_primary, i.indisreplident AS is_identity, \

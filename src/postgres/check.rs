@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Row};
 use crate::error::Result;
 use crate::postgres::catalog::server_version;
 use crate::postgres::check_tables::{check_publications, check_tables};
-use crate::postgres::ddl_capture::{DdlCapture, ddl_capture};
+use crate::postgres::ddl_capture::{DdlCapture, capture_token, ddl_capture};
 use crate::postgres::ddl_message::DDL_VERSION;
 use crate::postgres::dsn::Source;
 use crate::postgres::publication::publication_info;
@@ -99,16 +99,24 @@ pub async fn checks(client: &Client, source: &Source, wanted: Wanted<'_>) -> Res
     check_slot(client, &facts, wanted.slot, &mut findings).await?;
     check_publications(client, wanted.publications, &mut findings).await?;
     check_tables(client, source, wanted, !unpublished.is_empty(), &mut findings).await?;
-    findings.push(capture_finding(ddl_capture(client).await?, version));
+    let token = capture_token(client).await?;
+    findings.push(capture_finding(ddl_capture(client).await?, version, token.is_some()));
     findings.sort_by_key(|finding| finding.severity);
     Ok(findings)
 }
 
 /// How changes that Postgres does not announce will be noticed (case 105).
-fn capture_finding(capture: DdlCapture, version: u32) -> Finding {
+fn capture_finding(capture: DdlCapture, version: u32, is_readable: bool) -> Finding {
     const CODE: &str = "DDL_CAPTURE";
     let cure = "frazil install-ddl-capture, as a superuser or what the service has in its place";
     match capture {
+        DdlCapture::Installed if !is_readable => {
+            let what = "DDL capture is installed, but this role may not read its token: its messages \
+                        are not believed";
+            let cure = "GRANT USAGE ON SCHEMA frazil and SELECT ON SEQUENCE frazil.token to it, or \
+                        frazil install-ddl-capture again once the role may replicate";
+            Finding::warning(CODE, what, cure)
+        }
         DdlCapture::Installed => {
             Finding::info(CODE, format!("DDL capture is installed, version {DDL_VERSION}"))
         }

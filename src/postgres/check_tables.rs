@@ -23,22 +23,10 @@ pub(super) async fn check_publications(
 ) -> Result<()> {
     for name in publications {
         let Some(info) = publication_info(client, name).await? else { continue };
-        let publish = info.publish;
-        let missing: Vec<&str> = [
-            (publish.insert, "insert"),
-            (publish.update, "update"),
-            (publish.delete, "delete"),
-            (publish.truncate, "truncate"),
-        ]
-        .iter()
-        .filter(|(on, _)| !on)
-        .map(|(_, name)| *name)
-        .collect();
-        if !missing.is_empty() {
+        if let Some(missing) = info.publish.left_out() {
             let what = format!(
-                "publication `{name}` leaves out {}: the lake will differ from the source where \
-                 these happen",
-                missing.join(", ")
+                "publication `{name}` leaves out {missing}: the lake will differ from the source \
+                 where these happen"
             );
             let cure = format!(
                 "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate'); right as \

@@ -47,6 +47,22 @@ const STATE: &str = "\
     FROM pg_catalog.pg_event_trigger \
     WHERE evtname IN ('frazil_ddl_command_end', 'frazil_sql_drop', 'frazil_table_rewrite')";
 
+/// What the capture's messages carry to be believed; `None` where there is no capture, or the role
+/// may not read it.
+pub async fn capture_token(client: &Client) -> Result<Option<i64>> {
+    if client.query_opt(MAY_READ_TOKEN, &[]).await.map_err(from_sql)?.is_none() {
+        return Ok(None);
+    }
+    let row = client.query_opt("SELECT last_value FROM frazil.token", &[]).await;
+    Ok(row.map_err(from_sql)?.map(|row| row.get(0)))
+}
+
+const MAY_READ_TOKEN: &str = "\
+    SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE n.nspname = 'frazil' AND c.relname = 'token' AND c.relkind = 'S' \
+      AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+      AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT')";
+
 /// Installs it in one source transaction, over whatever version is there.
 pub async fn install_ddl_capture(client: &Client) -> Result<()> {
     in_one_transaction(client, INSTALL_SQL).await

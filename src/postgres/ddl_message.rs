@@ -3,8 +3,9 @@
 //! changes of its source transaction.
 //!
 //! Any role that may call `pg_logical_emit_message` can send such a text. So nothing here panics,
-//! everything has a limit, and a text that is no message is an error with a code of its own: the
-//! cure is a look at the catalog, as if there were no capture.
+//! everything has a limit, and a text that is no message is an error with a code of its own; what
+//! does not know the capture's token ([`DdlMessage::is_from`]) is not believed. Either way the cure
+//! is a look at the catalog, as if there were no capture.
 
 use std::collections::BTreeMap;
 
@@ -76,6 +77,8 @@ pub struct DdlMessage {
     /// The table that is rewritten; it can be a partition.
     #[serde(default)]
     pub rewritten: Option<u32>,
+    #[serde(default)]
+    token: Option<i64>,
     #[serde(default)]
     reason: u32,
     #[serde(default = "yes")]
@@ -172,6 +175,12 @@ impl DdlMessage {
             return Err(bad("too many tables or columns".to_owned()));
         }
         Ok(message)
+    }
+
+    /// Whether the capture made it, whose token this is; anybody else can only hint that something
+    /// may have changed. `None`: the token is not known, so neither is that.
+    pub fn is_from(&self, token: Option<i64>) -> bool {
+        token.is_some() && self.token == token
     }
 
     /// Every type of a column, for [`crate::postgres::pg_types::load_types`].

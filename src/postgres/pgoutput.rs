@@ -2,9 +2,10 @@
 //!
 //! Source of the rules: Postgres manual, "Logical Replication Message Formats" (protocol 1 to 4).
 //! The bytes stay where they are: names of relations are copied because they come seldom, tuples
-//! and contents are positions in the caller's bytes. An INSERT costs the same whatever its width,
-//! because nothing in it has to be walked. Nothing here panics, and nothing is allocated on the
-//! word of a length field that the bytes themselves do not bear out (case 167).
+//! and contents are positions in the caller's bytes. A tuple is walked once, from length to length,
+//! so that a message that is cut short or goes on too long is noticed before anybody reads beyond
+//! it. Nothing here panics, and nothing is allocated on the word of a length field that the bytes
+//! themselves do not bear out (case 167).
 
 use std::ops::Range;
 
@@ -208,7 +209,7 @@ pub enum Field<'a> {
 pub fn parse(buf: &[u8], at: usize, end: usize) -> Result<Message> {
     let mut cursor = Cursor::new(buf, at, end)?;
     let tag = cursor.u8()?;
-    cursor.message(tag)
+    cursor.whole_message(tag)
 }
 
 /// As [`parse`], for a frame between [`Message::StreamStart`] and [`Message::StreamStop`], where
@@ -220,7 +221,7 @@ pub fn parse_streamed(buf: &[u8], at: usize, end: usize) -> Result<(u32, Message
         b'R' | b'Y' | b'I' | b'U' | b'D' | b'T' | b'M' => cursor.u32()?,
         _ => 0,
     };
-    Ok((xid, cursor.message(tag)?))
+    Ok((xid, cursor.whole_message(tag)?))
 }
 
 /// The fields of `tuple`, which must not reach beyond `end`.
@@ -324,6 +325,18 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(head).map_err(|e| bad("a string that is not UTF-8").with_source(e))
     }
 
+    /// A message that ends where its frame does. So no field of a tuple lies elsewhere, and who reads
+    /// it later, by its position alone, reads nothing that belongs to another message.
+    #[inline]
+    fn whole_message(&mut self, tag: u8) -> Result<Message> {
+        let message = self.message(tag)?;
+        // With `streaming 'parallel'` an abort says more than is asked for here.
+        if !self.rest.is_empty() && tag != b'A' {
+            return Err(bad("a message goes on behind its end"));
+        }
+        Ok(message)
+    }
+
     #[inline]
     fn message(&mut self, tag: u8) -> Result<Message> {
         match tag {
@@ -338,20 +351,20 @@ impl<'a> Cursor<'a> {
     fn insert(&mut self) -> Result<Message> {
         let oid = self.u32()?;
         self.expect_new()?;
-        Ok(Message::Insert { oid, new: self.tuple()? })
+        Ok(Message::Insert { oid, new: self.walk()? })
     }
 
     #[inline]
     fn update(&mut self) -> Result<Message> {
         let oid = self.u32()?;
         let old = match self.u8()? {
-            b'N' => return Ok(Message::Update { oid, old: None, new: self.tuple()? }),
+            b'N' => return Ok(Message::Update { oid, old: None, new: self.walk()? }),
             b'K' => (OldTuple::Key, self.walk()?),
             b'O' => (OldTuple::Full, self.walk()?),
             _ => return Err(bad("an UPDATE's tuple is neither old nor new")),
         };
         self.expect_new()?;
-        Ok(Message::Update { oid, old: Some(old), new: self.tuple()? })
+        Ok(Message::Update { oid, old: Some(old), new: self.walk()? })
     }
 
     #[inline]
@@ -362,7 +375,7 @@ impl<'a> Cursor<'a> {
             b'O' => OldTuple::Full,
             _ => return Err(bad("a DELETE without an old tuple")),
         };
-        Ok(Message::Delete { oid, old: (kind, self.tuple()?) })
+        Ok(Message::Delete { oid, old: (kind, self.walk()?) })
     }
 
     #[inline]
@@ -373,7 +386,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A tuple's place; the fields are not looked at.
+    /// Where a tuple begins.
     #[inline]
     fn tuple(&mut self) -> Result<Tuple> {
         let columns = self.u16()?;
@@ -384,7 +397,7 @@ impl<'a> Cursor<'a> {
         Ok(Tuple { at, columns })
     }
 
-    /// A tuple's place, and on to what comes after it.
+    /// A tuple's place, and on to what comes after it. Only where fields begin and end is looked at.
     #[inline]
     fn walk(&mut self) -> Result<Tuple> {
         let tuple = self.tuple()?;

@@ -30,13 +30,24 @@ impl Publish {
         Self { insert: true, update: false, delete: false, truncate: true };
 
     fn list(self) -> String {
+        self.names(true)
+    }
+
+    /// What it does not send, for people: with any of it the lake can't be exact (case 112).
+    pub fn left_out(self) -> Option<String> {
+        Some(self.names(false)).filter(|names| !names.is_empty())
+    }
+
+    fn names(self, wanted: bool) -> String {
         let all = [
             (self.insert, "insert"),
             (self.update, "update"),
             (self.delete, "delete"),
             (self.truncate, "truncate"),
         ];
-        all.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+        let names: Vec<_> =
+            all.iter().filter(|(on, _)| *on == wanted).map(|(_, name)| *name).collect();
+        names.join(", ")
     }
 }
 

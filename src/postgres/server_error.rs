@@ -43,6 +43,17 @@ impl ServerError {
         error
     }
 
+    /// What it means in a replication stream: what no other rule knows may be the fault of one
+    /// value. It is tried again, and whoever does that counts (case 169).
+    pub fn of_the_stream(self) -> Error {
+        let (kind, code, cure) = meaning(&self);
+        if kind != Kind::Fatal || !matches!(code, "SERVER_ERROR" | "ENCODING") {
+            return self.into();
+        }
+        let error = Error::transient("DECODING", self.sentence());
+        with_cure(error, cure, self.hint)
+    }
+
     fn says(&self, word: &str) -> bool {
         self.message.contains(word)
     }
@@ -64,11 +75,16 @@ impl From<ServerError> for Error {
     fn from(server: ServerError) -> Self {
         let (kind, code, cure) = meaning(&server);
         let error = Error::new(kind, code, server.sentence());
-        match (cure, server.hint) {
-            ("", Some(hint)) => error.with_cure(hint),
-            ("", None) => error,
-            (cure, _) => error.with_cure(cure),
-        }
+        with_cure(error, cure, server.hint)
+    }
+}
+
+/// Our cure, or else the server's hint.
+fn with_cure(error: Error, cure: &str, hint: Option<String>) -> Error {
+    match (cure, hint) {
+        ("", Some(hint)) => error.with_cure(hint),
+        ("", None) => error,
+        (cure, _) => error.with_cure(cure),
     }
 }
 
@@ -182,6 +198,21 @@ mod tests {
             let error = error(state, message);
             assert_eq!((error.kind(), error.code()), (kind, code), "{state} {message}");
         }
+    }
+
+    #[test]
+    fn what_may_be_the_fault_of_one_value_is_told_apart_in_the_stream() {
+        let code = |state: &str| {
+            let body = format!("SERROR\0C{state}\0Mslot publication\0\0");
+            let error = ServerError::parse(body.as_bytes()).of_the_stream();
+            (error.kind(), error.code())
+        };
+        for state in ["XX000", "22021", "22P05", "0A000", "XX001", "54000"] {
+            assert_eq!(code(state), (Kind::Transient, "DECODING"), "{state}");
+        }
+        assert_eq!(code("57P01"), (Kind::Transient, "UNAVAILABLE"));
+        assert_eq!(code("42704"), (Kind::Config, "PUBLICATION_MISSING"));
+        assert_eq!(code("42501"), (Kind::Config, "RIGHTS"));
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub fn next_frame(buf: &[u8], pos: &mut usize, max: usize) -> Result<Option<Fram
         *pos = body.end;
         match tag {
             b'd' => return copy_data(bytes, body).map(Some),
-            b'E' => return Err(ServerError::parse(bytes).into()),
+            b'E' => return Err(ServerError::parse(bytes).of_the_stream()),
             b'c' => return Ok(Some(Frame::CopyDone)),
             b'C' => return Ok(Some(Frame::CommandComplete)),
             b'Z' => return Ok(Some(Frame::ReadyForQuery)),

@@ -155,7 +155,9 @@ impl Columns {
         let mut columns = Vec::with_capacity(names.len());
         for column in &relation.columns {
             let of_column = ids.iter().enumerate().filter(|(_, id)| {
-                id.is_some_and(|id| id % FIELD_VERSIONS == i32::from(column.attnum) && is_column(id))
+                id.is_some_and(|id| {
+                    id % FIELD_VERSIONS == i32::from(column.attnum) && is_column(id)
+                })
             });
             let newest = of_column.max_by_key(|(_, id)| **id).map(|(at, _)| at);
             let field = newest.and_then(|at| Some((at, arrow.fields().get(at)?)));

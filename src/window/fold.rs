@@ -334,7 +334,8 @@ impl Fold {
                 tuple.columns,
                 self.relation.columns.len()
             ),
-        ))
+        )
+        .with_cure("start again: the server describes the table anew; if it repeats, report it"))
     }
 }
 

@@ -21,12 +21,24 @@ fn one_transaction(changes: usize) -> String {
 // cases: 122 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn one_large_transaction_stays_within_the_limit() {
+    one_large_transaction("int PRIMARY KEY").await;
+}
+
+/// Whole rows are counted in earlier segments and in the lake.
+// cases: 74 holds
+#[tokio::test(flavor = "multi_thread")]
+async fn one_large_transaction_without_a_key_stays_within_the_limit() {
+    one_large_transaction("int").await;
+}
+
+async fn one_large_transaction(id: &str) {
     let changes = std::env::var("FRAZIL_CHANGES").map_or(CHANGES, |n| n.parse().unwrap());
-    let mut scene = Scene::new(
-        "CREATE TABLE t(id int PRIMARY KEY, v int, body text, at timestamptz, n numeric(14,2)); \
-         CREATE TABLE u(id int PRIMARY KEY, v text);",
-    )
-    .await;
+    let schema = "CREATE TABLE t(id ID, v int, body text, at timestamptz, n numeric(14,2)); \
+         CREATE TABLE u(id ID, v text); \
+         ALTER TABLE t REPLICA IDENTITY WANTED; ALTER TABLE u REPLICA IDENTITY WANTED;";
+    let identity = if id.contains("KEY") { "DEFAULT" } else { "FULL" };
+    let schema = schema.replace("ID,", &format!("{id},")).replace("WANTED", identity);
+    let mut scene = Scene::new(&schema).await;
     let running = following(scene.run_every("1s").spawn());
     scene.sql(&one_transaction(changes)).await;
     let since = Instant::now();

@@ -17,11 +17,38 @@ fn check(postgres: &Postgres) -> String {
     Frazil::new(["check", &postgres.dsn(), "-o", "json"]).finish().stdout
 }
 
+/// The number that makes a message credible is for those who replicate.
+#[tokio::test]
+async fn its_token_is_read_by_who_may_replicate() {
+    let postgres = Postgres::start(PostgresOptions::default()).await;
+    postgres.sql("CREATE ROLE weak LOGIN; CREATE ROLE reader LOGIN REPLICATION").await;
+    install(&postgres);
+    let token = "SELECT last_value FROM frazil.token";
+    let of_reader = postgres.value(&format!("SET ROLE reader; {token}")).await;
+    assert_eq!(of_reader, postgres.value(token).await);
+    assert!(of_reader.len() > 9, "{of_reader}");
+    let weak = postgres.client().await;
+    weak.batch_execute("SET ROLE weak").await.unwrap();
+    assert!(weak.batch_execute(token).await.is_err());
+    let seen = "SELECT count(*) FROM pg_sequences WHERE schemaname = 'frazil' AND last_value > 0";
+    assert_eq!(weak.query_one(seen, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let check = |role: &str| {
+        let dsn = postgres.dsn().replace("postgres@", &format!("{role}@"));
+        Frazil::new(["check", &dsn, "-o", "json"]).finish().stdout
+    };
+    assert!(check("reader").contains("DDL capture is installed, version 1"));
+    assert!(check("weak").contains("may not read its token"));
+    // It outlives another installation.
+    install(&postgres);
+    assert_eq!(postgres.value(token).await, of_reader);
+}
+
 /// Everything in the catalog that carries frazil's name.
 const LEFT: &str = "SELECT (SELECT count(*) FROM pg_event_trigger WHERE evtname LIKE 'frazil%') \
     + (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'frazil%') \
     + (SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
        WHERE n.nspname = 'frazil') \
+    + (SELECT count(*) FROM pg_class WHERE relnamespace::regnamespace::text = 'frazil') \
     + (SELECT count(*) FROM pg_namespace WHERE nspname = 'frazil')";
 
 const PARTITIONED: &str = "CREATE TABLE root (id int PRIMARY KEY) PARTITION BY RANGE (id); \

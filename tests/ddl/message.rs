@@ -1,6 +1,7 @@
 //! A message of the DDL capture gives the same table as a look at the catalog at its place.
 
 use frazil::postgres::catalog::{load_relations, server_version};
+use frazil::postgres::ddl_capture::capture_token;
 use frazil::postgres::ddl_message::{DDL_PREFIX, DdlKind, DdlMessage, LeafChange};
 use frazil::postgres::pg_types::load_types;
 use frazil::postgres::pgoutput::{Message, parse};
@@ -41,7 +42,10 @@ impl Listened {
             };
             assert!(transactional);
             assert_eq!(&data[prefix], DDL_PREFIX.as_bytes());
-            found.push(DdlMessage::parse(&data[content]).unwrap());
+            let message = DdlMessage::parse(&data[content]).unwrap();
+            let token = capture_token(&self.client).await.unwrap();
+            assert!(message.is_from(token) && !message.is_from(None) && !message.is_from(Some(0)));
+            found.push(message);
         }
         found
     }
@@ -102,6 +106,7 @@ const COMMANDS: &[&str] = &[
     "ALTER TABLE root ADD COLUMN q int DEFAULT 7",
     "CREATE TABLE l3 PARTITION OF deep FOR VALUES FROM (20) TO (30)",
     "TRUNCATE l1",
+    "INSERT INTO root VALUES (1); ALTER TABLE root ADD COLUMN z timestamptz DEFAULT '2020-01-01 12:00+05'",
     "ALTER TABLE deep DETACH PARTITION l3",
     "ALTER TABLE parent ADD COLUMN more int",
     "BEGIN; SAVEPOINT a; ALTER TABLE parent ADD COLUMN gone int; ROLLBACK TO a; \

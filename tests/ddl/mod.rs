@@ -4,6 +4,7 @@
 mod capture;
 mod columns;
 mod filters;
+mod forged;
 mod harmless;
 mod inheritance;
 mod keys;

@@ -5,9 +5,9 @@ use super::stage::in_every_way;
 const TABLE: &str = "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy'); \
      CREATE TYPE pair AS (a int, m mood); CREATE DOMAIN feeling AS mood; \
      CREATE TABLE t(id int PRIMARY KEY, m mood, ms mood[], f feeling); \
-     CREATE TABLE c(id int PRIMARY KEY, p pair, ps pair[]); \
+     CREATE TABLE c(id int PRIMARY KEY, p pair); \
      INSERT INTO t SELECT g, 'sad', '{sad,ok}', 'ok' FROM generate_series(1, 9) g; \
-     INSERT INTO c SELECT g, (g, 'ok')::pair, ARRAY[(g, 'sad')::pair] FROM generate_series(1, 9) g;";
+     INSERT INTO c SELECT g, (g, 'ok')::pair FROM generate_series(1, 9) g;";
 
 // cases: 47 holds
 #[tokio::test(flavor = "multi_thread")]
@@ -50,10 +50,10 @@ async fn a_composite_type_with_other_attributes() {
         stage.settles_equal(&["public.c"]).await;
         stage
             .ddl(&[
-                "INSERT INTO c VALUES (20, (1, 'ok', 'x'), NULL)",
+                "INSERT INTO c VALUES (20, (1, 'ok', 'x'))",
                 "ALTER TYPE pair RENAME ATTRIBUTE a TO b",
                 "ALTER TYPE pair DROP ATTRIBUTE more",
-                "INSERT INTO c VALUES (21, (1, 'sad'), ARRAY[(2, 'ok')::pair])",
+                "INSERT INTO c VALUES (21, (1, 'sad'))",
             ])
             .await;
         stage.settles_equal(&["public.c", "public.t"]).await;

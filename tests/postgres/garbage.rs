@@ -76,6 +76,32 @@ fn an_update_with_an_old_key() {
     assert_eq!(all(new), [Field::Text(b"2"), Field::UnchangedToast]);
 }
 
+/// A tuple that ends before or behind its message would be read on into the next one.
+// cases: 167 holds
+#[test]
+fn a_message_ends_where_its_frame_does() {
+    let whole: [&[u8]; 8] = [
+        b"I\0\0\0\x01N\0\x02t\0\0\0\x02abn",
+        b"U\0\0\0\x01N\0\x01b\0\0\0\x01a",
+        b"U\0\0\0\x01O\0\x01uN\0\x01b\0\0\0\x01a",
+        b"D\0\0\0\x01K\0\x01t\0\0\0\x03abc",
+        b"T\0\0\0\x01\0\0\0\0\x07",
+        b"B\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\x03",
+        b"M\x01\0\0\0\0\0\0\0\x01p\0\0\0\0\x02ab",
+        b"R\0\0\0\x01a\0b\0d\0\x01\x01c\0\0\0\0\x17\xff\xff\xff\xff",
+    ];
+    for message in whole {
+        parse(message, 0, message.len()).unwrap();
+        // What follows in the buffer belongs to another message.
+        let buf = [message, b"dddddddddddd"].concat();
+        let ends = (0..buf.len()).filter(|&end| end != message.len());
+        for end in ends {
+            let error = parse(&buf, 0, end).unwrap_err();
+            assert_eq!(error.code(), "BAD_MESSAGE", "{:?} to {end}", char::from(message[0]));
+        }
+    }
+}
+
 // cases: 167 holds
 #[test]
 fn counts_and_lengths_are_not_believed() {

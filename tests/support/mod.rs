@@ -11,6 +11,7 @@ pub mod postgres;
 pub mod process;
 pub mod servers;
 pub mod shapes;
+pub mod stream_faults;
 pub mod wire_proxy;
 pub mod workload;
 

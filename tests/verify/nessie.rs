@@ -33,10 +33,8 @@ impl Scene {
         let storage = contract::minio_settings().await;
         let committer = RestCommitter::connect(settings, storage, "frazil").await.unwrap();
         let table = committer.table(&table_ident("public", "t")).await.unwrap().unwrap();
-        let (schema, location) =
-            (table.metadata().current_schema(), table.metadata().location());
-        let segment =
-            contract::segment(committer.storage(), location, schema, rows, deleted).await;
+        let (schema, location) = (table.metadata().current_schema(), table.metadata().location());
+        let segment = contract::segment(committer.storage(), location, schema, rows, deleted).await;
         super::commit(&committer, "t", vec![segment], false).await;
     }
 
