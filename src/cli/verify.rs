@@ -57,7 +57,7 @@ impl Verify {
             repair: self.repair,
         };
         let bar = bar(on_terminal);
-        let report = verify(&source, &lake, &config.settings, &options, &bar).await;
+        let report = Box::pin(verify(&source, &lake, &config.settings, &options, &bar)).await;
         bar.finish_and_clear();
         let report = report?;
         match self.output {

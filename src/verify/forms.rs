@@ -100,7 +100,7 @@ impl Form {
     }
 
     /// Appends the canonical form of Postgres's text.
-    pub(super) fn from_text(&self, text: &[u8], into: &mut Vec<u8>) {
+    pub(super) fn write_text(&self, text: &[u8], into: &mut Vec<u8>) {
         match self {
             Self::Float4 => canonical_float::<f32>(text, into),
             Self::Float8 => canonical_float::<f64>(text, into),
@@ -128,7 +128,12 @@ impl Form {
     ///
     /// # Errors
     /// `VERIFY_VALUE` (fatal) where the array is of another type than the form.
-    pub(super) fn from_lake(&self, array: &ArrayRef, row: usize, into: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn write_lake(
+        &self,
+        array: &ArrayRef,
+        row: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<()> {
         match (self, array.data_type()) {
             (Self::Text | Self::Trimmed, DataType::Utf8) => {
                 into.extend_from_slice(array.as_string::<i32>().value(row).as_bytes());
@@ -274,8 +279,11 @@ fn trim_spaces(text: &[u8]) -> &[u8] {
     text.get(..end).unwrap_or(text)
 }
 
+/// Key and value.
+type Pair = (Vec<u8>, Option<Vec<u8>>);
+
 /// Pairs by key: `"a"=>"1","b"=>NULL`.
-fn hstore(mut pairs: Vec<(Vec<u8>, Option<Vec<u8>>)>, into: &mut Vec<u8>) {
+fn hstore(mut pairs: Vec<Pair>, into: &mut Vec<u8>) {
     pairs.sort();
     for (nth, (key, value)) in pairs.iter().enumerate() {
         if nth > 0 {
@@ -291,7 +299,7 @@ fn hstore(mut pairs: Vec<(Vec<u8>, Option<Vec<u8>>)>, into: &mut Vec<u8>) {
 }
 
 fn hstore_from_text(text: &[u8], into: &mut Vec<u8>) {
-    fn pairs(mut rest: &[u8]) -> Option<Vec<(Vec<u8>, Option<Vec<u8>>)>> {
+    fn pairs(mut rest: &[u8]) -> Option<Vec<Pair>> {
         let mut pairs = Vec::new();
         while !rest.is_empty() {
             let (key, after) = array_element(rest)?;
@@ -336,7 +344,7 @@ fn array_from_lake(element: &Form, values: &ArrayRef, into: &mut Vec<u8>) -> Res
             continue;
         }
         value.clear();
-        element.from_lake(values, at, &mut value)?;
+        element.write_lake(values, at, &mut value)?;
         quoted(&value, into);
     }
     into.push(b'}');
@@ -359,7 +367,7 @@ fn array_from_text(element: &Form, text: &[u8], into: &mut Vec<u8>) -> Option<()
             None => into.extend_from_slice(b"NULL"),
             Some(value) => {
                 let mut canonical = Vec::with_capacity(value.len());
-                element.from_text(&value, &mut canonical);
+                element.write_text(&value, &mut canonical);
                 quoted(&canonical, into);
             }
         }
@@ -413,7 +421,7 @@ mod tests {
 
     fn canonical(form: &Form, text: &str) -> String {
         let mut into = Vec::new();
-        form.from_text(text.as_bytes(), &mut into);
+        form.write_text(text.as_bytes(), &mut into);
         String::from_utf8(into).unwrap()
     }
 

@@ -190,14 +190,14 @@ impl Columns {
     }
 
     /// The canonical form of a source row.
-    pub(super) fn from_source(&self, row: &TextRow<'_>, cells: &mut Cells) {
+    pub(super) fn source_cells(&self, row: &TextRow<'_>, cells: &mut Cells) {
         cells.clear();
         for (at, column) in self.columns.iter().enumerate() {
             match (column, row.get(at).copied().flatten()) {
                 (Column::Not, _) | (_, None) => cells.null(),
                 (Column::Absent, Some(text)) => cells.value(|into| into.extend_from_slice(text)),
                 (Column::With(_, form), Some(text)) => {
-                    cells.value(|into| form.from_text(text, into));
+                    cells.value(|into| form.write_text(text, into));
                 }
             }
         }
@@ -207,7 +207,7 @@ impl Columns {
     ///
     /// # Errors
     /// `VERIFY_VALUE` (fatal).
-    pub(super) fn from_lake(
+    pub(super) fn lake_cells(
         &self,
         batch: &RecordBatch,
         row: usize,
@@ -224,10 +224,10 @@ impl Columns {
                 Error::fatal("VERIFY_VALUE", "a batch lacks a column").with_column(name)
             })?;
             if array.is_valid(row) {
-                let written = cells.value(|into| form.from_lake(array, row, into));
+                let written = cells.value(|into| form.write_lake(array, row, into));
                 written.map_err(|e| e.with_column(name))?;
             } else if let Some(text) = raw.and_then(|raw| raw_text(raw, row, name)) {
-                cells.value(|into| form.from_text(text.as_bytes(), into));
+                cells.value(|into| form.write_text(text.as_bytes(), into));
             } else {
                 cells.null();
             }
@@ -260,7 +260,7 @@ pub(super) async fn rows(
     let mut cells = Cells::default();
     while let Some(batch) = live.next().await? {
         for row in 0..batch.num_rows() {
-            columns.from_lake(&batch, row, &mut cells)?;
+            columns.lake_cells(&batch, row, &mut cells)?;
             each(&cells)?;
         }
     }

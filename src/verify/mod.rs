@@ -149,7 +149,7 @@ async fn once(
     .with_cure("wait until VACUUM FULL, CLUSTER, TRUNCATE or ALTER TABLE are done");
     for _ in 0..ATTEMPTS {
         let mut session = Session::begin(source, lake, settings, options, bar).await?;
-        let compared = session.compare_and_repair(lake, options, bar).await;
+        let compared = Box::pin(session.compare_and_repair(lake, options, bar)).await;
         session.close().await;
         match compared {
             Ok(Some(compared)) => return Ok(compared),
@@ -228,7 +228,7 @@ impl<'a> Session<'a> {
             return Ok(Some((compared.report, None)));
         }
         bar.set_message("repairing");
-        let repaired = repair::repair(self, lake, &mut compared).await?;
+        let repaired = Box::pin(repair::repair(self, lake, &mut compared)).await?;
         Ok(Some((compared.report, Some(repaired))))
     }
 

@@ -54,7 +54,7 @@ pub(super) async fn repair(
             let name = subject.name();
             let made = Repair::new(session, lake, compared, subject, differing.keys().copied());
             let change = made.and_then(Repair::change_later).map_err(|e| e.with_table(&name))?;
-            let change = change.change().await.map_err(|e| e.with_table(&name))?;
+            let change = Box::pin(change.change()).await.map_err(|e| e.with_table(&name))?;
             for segment in &change.delta.segments {
                 repaired.rows_inserted += segment.rows_inserted;
                 repaired.keys_deleted += segment.rows_deleted;
@@ -198,7 +198,7 @@ impl<'a> Repair<'a> {
         let (columns, hasher, keys) = (&self.columns, &self.compared.hasher, &self.keys);
         let (mut cells, mut bytes) = (Cells::default(), 0);
         let mut each = |row: &TextRow<'_>, count: i64| -> Result<()> {
-            columns.from_source(row, &mut cells);
+            columns.source_cells(row, &mut cells);
             let identity = hasher.identify(&cells, &columns.key);
             let Some(identity) = identity.filter(|one| keys.contains(&one.key)) else {
                 return Ok(());
@@ -241,7 +241,7 @@ impl<'a> Repair<'a> {
         let mut cells = Cells::default();
         let mut wrong = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {
-            self.columns.from_lake(batch, row, &mut cells)?;
+            self.columns.lake_cells(batch, row, &mut cells)?;
             let identity = self.compared.hasher.identify(&cells, &self.columns.key);
             wrong.push(identity.is_some_and(|one| self.keys.contains(&one.key)));
         }
@@ -264,7 +264,7 @@ fn untouched(keys: &mut HashSet<u128>, columns: &Columns, compared: &Compared, s
     let mut cells = Cells::default();
     for row in &recent.rows {
         let texts: Vec<Option<&[u8]>> = row.iter().map(Cell::text).collect();
-        columns.from_source(&texts, &mut cells);
+        columns.source_cells(&texts, &mut cells);
         if let Some(identity) = compared.hasher.identify(&cells, &columns.key) {
             keys.remove(&identity.key);
         }
