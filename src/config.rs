@@ -117,6 +117,17 @@ impl Settings {
         }
     }
 
+    /// From now on rows of this table (`namespace.name`) are addressed by `_pg_key`. `false` where
+    /// they were already.
+    pub fn hide_key_of(&mut self, table: &str) -> bool {
+        let (namespace, name) = table.split_once('.').unwrap_or(("", table));
+        if self.hidden_key.as_ref().is_some_and(|p| p.selects(namespace, name)) {
+            return false;
+        }
+        self.hidden_key = Some(Patterns::with(self.hidden_key.take(), table));
+        true
+    }
+
     /// The publication of tables without a key, which publishes no UPDATE and DELETE (case 73).
     pub fn append_publication(&self) -> String {
         format!("{}_append", self.publication)

@@ -20,6 +20,7 @@ mod equal_rows;
 mod facts;
 mod held;
 mod intake;
+mod oversized;
 mod past;
 mod refresh;
 mod start;
@@ -169,17 +170,16 @@ impl Flow {
                 }
                 Step::Relation(wire) => {
                     let learned = self.tables.learn(&wire, &mut self.intake).await?;
-                    self.change_shape(learned)?;
+                    self.change_shapes(vec![learned])?;
                 }
                 Step::Ddl(content) => {
                     let xid = self.intake.open_xid();
-                    for learned in self.tables.announced(&content, xid).await? {
-                        self.change_shape(learned)?;
-                    }
+                    let learned = self.tables.announced(&content, xid).await?;
+                    self.change_shapes(learned)?;
                 }
                 Step::Resync(wish) => {
                     let stale = self.tables.wished(&wish, &self.lake.pipeline_id);
-                    self.refresh(stale)?;
+                    self.refresh(stale);
                 }
                 Step::TransactionEnd(end) => {
                     self.progress.receive(end.end_lsn);
@@ -221,34 +221,40 @@ impl Flow {
         Ok(())
     }
 
-    /// From here on a table has another shape, or its rows are in doubt.
-    fn change_shape(&mut self, learned: Learned) -> Result<()> {
-        match learned {
-            // The copy under way is compared with the stream once it is complete.
-            Learned::Evolved(change) if self.refreshes.has(change.oid) => return Ok(()),
-            Learned::Known => return Ok(()),
-            Learned::Evolved(change) => {
-                self.window.seal(&mut self.intake, &self.tables, &self.writers);
-                self.window.evolve(*change, &mut self.tables, &mut self.intake)?;
+    /// From here on tables have another shape, or their rows are in doubt.
+    fn change_shapes(&mut self, all: Vec<Learned>) -> Result<()> {
+        let mut stale = Vec::new();
+        for learned in all {
+            match learned {
+                // The copy under way is compared with the stream once it is complete.
+                Learned::Evolved(change) if self.refreshes.has(change.oid) => continue,
+                Learned::Known => continue,
+                Learned::Evolved(change) => {
+                    self.window.seal(&mut self.intake, &self.tables, &self.writers);
+                    self.window.evolve(*change, &mut self.tables, &mut self.intake)?;
+                }
+                Learned::Stale(one) => stale.push(one),
             }
-            Learned::Stale(stale) => self.refresh(vec![stale])?,
+            match self.intake.in_transaction() {
+                true => self.intake.want(),
+                false => self.window.idle(self.progress.received_lsn()),
+            }
         }
-        match self.intake.in_transaction() {
-            true => self.intake.want(),
-            false => self.window.idle(self.progress.received_lsn()),
+        if !stale.is_empty() {
+            // Together, for one copy at one position.
+            self.refresh(stale);
         }
         Ok(())
     }
 
     /// Tables that must be copied afresh: their changes are held, and a copy begins.
-    fn refresh(&mut self, stale: Vec<Stale>) -> Result<()> {
+    fn refresh(&mut self, stale: Vec<Stale>) {
         for stale in stale {
-            self.refreshes.request(stale, &mut self.intake)?;
+            self.refreshes.request(stale, &mut self.intake);
         }
         if self.leaving.is_none() {
             self.refreshes.begin(self.tables.bound());
         }
-        Ok(())
     }
 
     /// Makes tables that were copied, and that the window reaches, part of it.
@@ -282,10 +288,7 @@ impl Flow {
         let (refreshes, received_lsn) = (&self.refreshes, self.progress.received_lsn());
         let copied = |oid| refreshes.has(oid);
         let found = self.tables.check_catalog(copied, received_lsn, &mut self.intake).await?;
-        for learned in found {
-            self.change_shape(learned)?;
-        }
-        Ok(())
+        self.change_shapes(found)
     }
 
     /// P has moved: now, and only now, the server may forget what lies before it.
@@ -384,7 +387,8 @@ impl Flow {
             return false;
         }
         let caught_up = self.until.is_some_and(|until| self.progress.committed_lsn() >= until)
-            && self.refreshes.is_empty();
+            && self.refreshes.is_empty()
+            && !self.tables.has_doubts();
         let left =
             self.leaving.is_some() && self.window.is_empty() && !self.intake.in_transaction();
         caught_up || left

@@ -85,7 +85,8 @@ pub(crate) async fn follow(
     shutdown: &Shutdown,
     stats: &Arc<Stats>,
 ) -> Result<()> {
-    let source = super::source(config)?;
+    let mut config = config.clone();
+    let source = super::source(&config)?;
     let mut open = Open::default();
     let ends = until_caught_up || config.settings.initial_snapshot == InitialSnapshot::Only;
     let mut until = None;
@@ -94,7 +95,7 @@ pub(crate) async fn follow(
         let before = stats.view().lake_commits;
         let error = match once(
             (&source, &mut open),
-            config,
+            &config,
             (until_caught_up, &mut until),
             (shutdown, stats),
         )
@@ -106,6 +107,13 @@ pub(crate) async fn follow(
         };
         if stats.view().lake_commits > before {
             patience.renew();
+        }
+        // The table is copied afresh with a key that can hold it.
+        if error.code() == "KEY_VALUE"
+            && error.table_name().is_some_and(|table| config.settings.hide_key_of(table))
+        {
+            tracing::warn!(code = error.code(), "{error}: its rows get the hidden key _pg_key");
+            continue;
         }
         let (pause, error) = patience.after(error)?;
         tracing::warn!(code = error.code(), cure = error.cure(), retry_in = ?pause, "{error}");

@@ -73,13 +73,13 @@ pub(crate) struct Stale {
     pub(crate) cause: String,
 }
 
-/// Whether the catalog has the columns that the lake knows. While it has others, their Relation
-/// message is still to come, and what it needs to be compared with must stay.
+/// Whether the catalog has the columns that the lake knows, by their names. While it has others,
+/// their Relation message is still to come, and what it needs to be compared with must stay.
 pub(super) fn has_same_columns(known: &SourceFacts, now: &SourceTable) -> bool {
-    let attnums = |relation: &Relation| -> Vec<i16> {
-        relation.columns.iter().map(|column| column.attnum).collect()
+    let columns = |relation: &Relation| -> Vec<(i16, String)> {
+        relation.columns.iter().map(|column| (column.attnum, column.name.clone())).collect()
     };
-    attnums(&known.relation) == attnums(&now.relation)
+    columns(&known.relation) == columns(&now.relation)
 }
 
 pub(super) fn stale(relation: &Relation, cause: impl Into<String>) -> Stale {

@@ -14,6 +14,7 @@ use crate::window::relation::Relation;
 use crate::window::segment::Segment;
 
 use super::held::Held;
+use super::oversized;
 use super::refresh::ResyncWish;
 
 /// Raw bytes of one segment. Measured (`docs/performance.md`): larger ones cost memory and cache
@@ -175,6 +176,11 @@ impl Intake {
         self.open.as_ref().map(|open| open.xid)
     }
 
+    /// Where the source transaction that is open commits.
+    pub(crate) fn open_commit_lsn(&self) -> Option<Lsn> {
+        self.open.as_ref().map(|open| open.final_lsn)
+    }
+
     /// Whether nothing more may be read: see [`Intake::cut_open_transaction`].
     pub(crate) fn is_cut(&self) -> bool {
         self.is_cut
@@ -188,7 +194,7 @@ impl Intake {
             }
             let frame_at = self.at;
             let found = next_frame(&self.segment.buf, &mut self.at, self.max_message_bytes);
-            let Some(frame) = found.map_err(|e| e.with_lsn(self.place()))? else {
+            let Some(frame) = found.map_err(|e| self.with_place(e))? else {
                 return Ok(Step::Drained);
             };
             self.frame = frame_at..self.at;
@@ -210,6 +216,22 @@ impl Intake {
     /// ends here.
     fn place(&self) -> Lsn {
         self.open.as_ref().map_or(self.ended_lsn, |open| open.final_lsn)
+    }
+
+    /// The error with where the stream is and, if a value is too large, whose it is.
+    #[cold]
+    fn with_place(&self, error: Error) -> Error {
+        let error = error.with_lsn(self.place());
+        let found = oversized::value_of(&self.segment.buf, self.at);
+        let Some((oid, column)) = found.filter(|_| error.code() == "VALUE_TOO_LARGE") else {
+            return error;
+        };
+        let Some(Known::Followed(relation, _)) = self.relations.get(&oid) else { return error };
+        let error = error.with_table(relation.display());
+        match column.and_then(|column| relation.columns.get(column)) {
+            Some(column) => error.with_column(&column.name),
+            None => error,
+        }
     }
 
     fn message(&mut self, start: usize, end: usize, frame_at: usize) -> Result<Option<Step>> {

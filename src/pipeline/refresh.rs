@@ -79,8 +79,9 @@ struct Refresh {
     /// The position of its rows in the lake; unknown until the next lake commit.
     position: Option<Lsn>,
     attempts: usize,
-    /// It changed again after its copy was begun.
-    again: bool,
+    /// It changed after its copy was begun, in the source transaction that commits there: a copy as
+    /// of a later position has that in it.
+    changed_at: Option<Lsn>,
 }
 
 /// A table that comes back with the window's lake commit.
@@ -109,25 +110,24 @@ impl Refreshes {
     }
 
     /// A table must be copied afresh; its changes are held from now on.
-    pub(crate) fn request(&mut self, stale: Stale, intake: &mut Intake) -> Result<()> {
+    pub(crate) fn request(&mut self, stale: Stale, intake: &mut Intake) {
         intake.hold(stale.oid, None);
-        tracing::warn!(table = stale.table, cause = stale.cause, "the table is copied afresh");
-        let in_job = self.job.as_ref().is_some_and(|(oids, _)| oids.contains(&stale.oid));
-        let copied =
-            |ready: &Afresh| ready.tables.iter().any(|t| t.table.relation.oid == stale.oid);
-        let again = in_job || self.ready.as_ref().is_some_and(copied);
         let Stale { oid, table, cause } = stale;
-        let (position, attempts) = (None, 0);
-        let new = Refresh { table: String::new(), cause: String::new(), position, attempts, again };
-        let refresh = self.waiting.entry(oid).or_insert(new);
-        (refresh.table, refresh.cause, refresh.again) = (table, cause, again);
-        refresh.attempts += 1;
-        if refresh.attempts > ATTEMPTS_MAX {
-            let what = "the table changed its shape during every attempt to copy it";
-            return Err(Error::table("SCHEMA_CHANGED", &refresh.table, what)
-                .with_cure("wait until the changes are done, then start frazil again"));
+        let in_job = self.job.as_ref().is_some_and(|(oids, _)| oids.contains(&oid));
+        let copied = |ready: &Afresh| ready.tables.iter().any(|t| t.table.relation.oid == oid);
+        let is_begun = in_job || self.ready.as_ref().is_some_and(copied);
+        let changed_at = is_begun.then(|| intake.open_commit_lsn().unwrap_or(Lsn(u64::MAX)));
+        match self.waiting.get_mut(&oid) {
+            Some(refresh) => {
+                tracing::info!(table, cause, "the table that is copied has changed once more");
+                (refresh.cause, refresh.changed_at) = (cause, changed_at);
+            }
+            None => {
+                tracing::warn!(table, cause, "the table is copied afresh");
+                let refresh = Refresh { table, cause, position: None, attempts: 1, changed_at };
+                self.waiting.insert(oid, refresh);
+            }
         }
-        Ok(())
     }
 
     /// Whether the table waits for its copy.
@@ -192,7 +192,10 @@ impl Refreshes {
         for fresh in ready.tables {
             let oid = fresh.table.relation.oid;
             let Some(held) = intake.release(oid) else { continue };
-            let refresh = self.waiting.get_mut(&oid).filter(|refresh| !refresh.again);
+            let refresh = self
+                .waiting
+                .get_mut(&oid)
+                .filter(|refresh| refresh.changed_at.is_none_or(|at| at < ready.consistent_point));
             if refresh.is_none() || !held.fits(&fresh.table.relation, ready.consistent_point) {
                 self.once_more(&fresh, held, intake)?;
                 continue;
@@ -227,7 +230,17 @@ impl Refreshes {
         let (oid, table) = (relation.oid, relation.display());
         intake.hold(oid, held.into_last_shape());
         let cause = "it changed its shape while it was copied".to_owned();
-        self.request(Stale { oid, table, cause }, intake)
+        self.request(Stale { oid, table: table.clone(), cause }, intake);
+        let attempts = self.waiting.get_mut(&oid).map_or(0, |refresh| {
+            refresh.attempts += 1;
+            refresh.attempts
+        });
+        if attempts > ATTEMPTS_MAX {
+            let what = "the table changed its shape during every attempt to copy it";
+            return Err(Error::table("SCHEMA_CHANGED", table, what)
+                .with_cure("wait until the changes are done, then start frazil again"));
+        }
+        Ok(())
     }
 
     /// The tables that are not at P after the next lake commit, which begins at `base`.

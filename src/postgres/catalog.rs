@@ -154,11 +154,12 @@ pub async fn server_version(client: &Client) -> Result<u32> {
     Ok(u32::try_from(row.get::<_, i32>(0)).unwrap_or(0))
 }
 
-/// Where the server's WAL ends.
+/// Where the server's WAL ends, unwritten parts included: an asynchronous commit is visible before it
+/// is written.
 pub async fn wal_position(client: &Client) -> Result<Lsn> {
     let sql = "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() \
                THEN pg_catalog.pg_last_wal_replay_lsn() \
-               ELSE pg_catalog.pg_current_wal_lsn() END)::text";
+               ELSE pg_catalog.pg_current_wal_insert_lsn() END)::text";
     client.query_one(sql, &[]).await.map_err(from_sql)?.get::<_, &str>(0).parse()
 }
 

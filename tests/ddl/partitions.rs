@@ -1,7 +1,7 @@
 //! A partitioned table that is published as one: partitions come, go and are truncated without an
 //! event, and the lake follows all the same.
 
-use super::stage::{Mode, in_every_way};
+use super::stage::{Mode, Position, in_every_way};
 
 /// The leaf `l3` has its columns in another order.
 const TREE: &str = "CREATE TABLE root(id int, k int, v text, PRIMARY KEY (id, k)) PARTITION BY RANGE (id); \
@@ -118,7 +118,8 @@ async fn an_empty_partition_copies_nothing() {
             ])
             .await;
         stage.settles_equal(ROOT).await;
-        if stage.mode == Mode::Capture {
+        // Without the capture, and at a start, it can't be told that they were empty.
+        if stage.mode == Mode::Capture && stage.position == Position::Live {
             assert!(!stage.log().contains("copied afresh"), "{}", stage.log());
         }
     })

@@ -1,6 +1,6 @@
 //! ALTER TABLE that writes all rows anew, of which the stream says nothing.
 
-use super::stage::{Mode, in_every_way};
+use super::stage::{Mode, Position, in_every_way};
 
 const TABLE: &str = "CREATE TABLE t(id int PRIMARY KEY, a text, b int, f float4, n numeric(5,2)); \
      INSERT INTO t SELECT g, g::text, g, g / 2.0, g / 4.0 FROM generate_series(1, 500) g;";
@@ -13,6 +13,7 @@ async fn a_volatile_default_is_in_all_rows() {
         stage.ddl(&["ALTER TABLE t ADD COLUMN r float8 DEFAULT random()"]).await;
         stage.settles_equal(&["public.t"]).await;
         assert_eq!(stage.lake_commits("public.t"), before + 1, "one lake commit brings them all");
+        assert_eq!(stage.log().matches("copied afresh").count(), 1, "{}", stage.log());
         stage
             .ddl(&[
                 "INSERT INTO t VALUES (1000)",
@@ -104,7 +105,8 @@ async fn a_rewrite_that_changes_no_row_copies_nothing() {
             .await;
         stage.settles_equal(&["public.t"]).await;
         assert!(!stage.log().contains("copied afresh"), "{:?}: {}", stage.mode, stage.log());
-        if stage.mode == Mode::Capture {
+        // Only the stream can say that a type was changed without USING; a start looks at the catalog.
+        if stage.mode == Mode::Capture && stage.position == Position::Live {
             stage.ddl(&["ALTER TABLE t ALTER b TYPE bigint"]).await;
             stage.settles_equal(&["public.t"]).await;
             assert!(!stage.log().contains("copied afresh"), "{}", stage.log());
