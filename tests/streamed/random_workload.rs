@@ -17,9 +17,9 @@ async fn the_lake_equals_the_source_whether_streamed_or_not() {
     scene.sql("CREATE TABLE side(id serial PRIMARY KEY, who int, v text)").await;
     let client = scene.postgres.client().await;
     workload.run(&client, changes / 10).await;
-    let plain = scene.path("plain");
+    let (dsn, plain) = (scene.postgres.dsn(), scene.path("plain"));
     let off = || {
-        crate::support::frazil::Frazil::run(&scene.postgres.dsn(), &plain)
+        crate::support::frazil::Frazil::run(&dsn, &plain)
             .arg("--slot=plain")
             .arg("--until-caught-up")
     };
