@@ -76,6 +76,8 @@ pub struct Settings {
     pub failover: Failover,
     /// Only changes that began at this server, not those that it replicates itself (Postgres 16).
     pub only_local_origin: bool,
+    /// Large source transactions arrive before they commit (Postgres 14).
+    pub streaming: bool,
     /// Tables whose rows are addressed by `_pg_key` although their key columns would do: for keys
     /// with values that the lake's types can't hold. Looked at when a table is copied.
     pub hidden_key: Option<Patterns>,
@@ -169,6 +171,7 @@ impl Config {
             on_slot_loss: slot_loss(raw.source.on_slot_loss)?,
             failover: failover(raw.source.failover)?,
             only_local_origin: origin(raw.source.origin)?,
+            streaming: yes_or_no("source.streaming", raw.source.streaming)?.unwrap_or(false),
             slot_timeout: duration(
                 "initial_snapshot.slot_timeout",
                 raw.initial_snapshot.slot_timeout,

@@ -38,7 +38,8 @@ use super::{Flow, feedback_every};
 /// How often the server is asked where it stands while somebody waits for the end.
 const EAGER_FEEDBACK: Duration = Duration::from_millis(200);
 
-/// The first server that sends binary values and logical messages through pgoutput.
+/// The first server that sends binary values, logical messages and open source transactions
+/// through pgoutput.
 const VERSION_14: u32 = 140_000;
 
 /// The history a position belongs to.
@@ -160,14 +161,15 @@ fn stream_options(
     publications: &[String],
     (version, binary): (u32, bool),
 ) -> StreamOptions {
+    let streaming = settings.streaming && version >= VERSION_14;
     StreamOptions {
         slot: settings.slot.clone(),
         start,
         publications: publications.to_vec(),
-        protocol: 1,
+        protocol: if streaming { 2 } else { 1 },
         binary,
         messages: version >= VERSION_14,
-        streaming: false,
+        streaming,
         two_phase: false,
         origin: settings.only_local_origin.then(|| "none".to_owned()),
     }
