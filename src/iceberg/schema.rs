@@ -337,7 +337,8 @@ pub fn evolve(
         let of_the_past = is_column(field.id) && !has_column(relation, field.id);
         // Rows that are replaced by such without it can't have it.
         let unused_key = field.id == HIDDEN_KEY_FIELD_ID && !relation.has_hidden_key();
-        if !unused_key && !(of_the_past && go_on == GoOn::TakeOver) {
+        let is_left_behind = of_the_past && go_on == GoOn::TakeOver;
+        if !unused_key && !is_left_behind {
             fields.push(follow(field, relation, key.contains(&field.id), go_on)?);
         }
     }

@@ -1,4 +1,5 @@
-//! What the source's event triggers say in the stream (`frazil install-ddl-capture`): the catalog as
+//! What the source's event triggers say in the stream (`frazil install-ddl-capture`): the catalog
+//! as
 //! it was at that very place, so that nothing has to be guessed from how it is now.
 
 use std::collections::BTreeSet;

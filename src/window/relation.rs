@@ -178,13 +178,20 @@ impl PgType {
     /// Whether a key column of this type can be an equality field as it stands. Iceberg forbids
     /// float, double and nested types there (Iceberg spec, Equality Delete Files).
     pub fn is_key_type(&self) -> bool {
-        match self {
-            PgType::Float4 | PgType::Float8 => false,
-            PgType::Interval | PgType::Array(_) | PgType::Nested(..) | PgType::Point => false,
-            PgType::Hstore | PgType::Vector | PgType::HalfVector => false,
-            PgType::Struct(_) | PgType::RangeStruct(_) => false,
-            _ => true,
-        }
+        let is_float = matches!(self, PgType::Float4 | PgType::Float8);
+        let is_nested = matches!(
+            self,
+            PgType::Interval
+                | PgType::Array(_)
+                | PgType::Nested(..)
+                | PgType::Point
+                | PgType::Hstore
+                | PgType::Vector
+                | PgType::HalfVector
+                | PgType::Struct(_)
+                | PgType::RangeStruct(_)
+        );
+        !is_float && !is_nested
     }
 
     /// What parts the elements of an array's text (`pg_type.typdelim`).
