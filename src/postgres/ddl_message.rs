@@ -29,7 +29,8 @@ const RELATIONS_MAX: usize = 100_000;
 /// Most columns of a table (`MaxTupleAttributeNumber`).
 const COLUMNS_MAX: usize = 1_664;
 
-/// `pg_event_trigger_table_rewrite_reason()`: a column's type changed (`AT_REWRITE_COLUMN_REWRITE`).
+/// `pg_event_trigger_table_rewrite_reason()`: a column's type changed
+/// (`AT_REWRITE_COLUMN_REWRITE`).
 const REASON_COLUMN: u32 = 4;
 
 /// What happened.

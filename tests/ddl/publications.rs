@@ -83,7 +83,8 @@ async fn new_tables_of_a_publication_of_all() {
                     "CREATE TABLE empty(id int PRIMARY KEY)",
                 ])
                 .await;
-            let tables = ["public.t", "public.made", "public.selected", "public.at_once", "public.empty"];
+            let tables =
+                ["public.t", "public.made", "public.selected", "public.at_once", "public.empty"];
             stage.settles_equal(&tables).await;
         })
         .await;
