@@ -76,6 +76,8 @@ pub struct Settings {
     pub failover: Failover,
     /// Only changes that began at this server, not those that it replicates itself (Postgres 16).
     pub only_local_origin: bool,
+    /// Large source transactions arrive before they commit (Postgres 14).
+    pub streaming: bool,
     /// Tables whose rows are addressed by `_pg_key` although their key columns would do: for keys
     /// with values that the lake's types can't hold. Looked at when a table is copied.
     pub hidden_key: Option<Patterns>,
@@ -115,6 +117,17 @@ impl Settings {
         if self.hidden_key.as_ref().is_some_and(selects) {
             relation.hide_key();
         }
+    }
+
+    /// From now on rows of this table (`namespace.name`) are addressed by `_pg_key`. `false` where
+    /// they were already.
+    pub fn hide_key_of(&mut self, table: &str) -> bool {
+        let (namespace, name) = table.split_once('.').unwrap_or(("", table));
+        if self.hidden_key.as_ref().is_some_and(|p| p.selects(namespace, name)) {
+            return false;
+        }
+        self.hidden_key = Some(Patterns::with(self.hidden_key.take(), table));
+        true
     }
 
     /// The publication of tables without a key, which publishes no UPDATE and DELETE (case 73).
@@ -158,6 +171,7 @@ impl Config {
             on_slot_loss: slot_loss(raw.source.on_slot_loss)?,
             failover: failover(raw.source.failover)?,
             only_local_origin: origin(raw.source.origin)?,
+            streaming: yes_or_no("source.streaming", raw.source.streaming)?.unwrap_or(false),
             slot_timeout: duration(
                 "initial_snapshot.slot_timeout",
                 raw.initial_snapshot.slot_timeout,

@@ -130,6 +130,11 @@ impl Error {
         self.0.code
     }
 
+    /// The table, as `namespace.name`, where it is about one.
+    pub fn table_name(&self) -> Option<&str> {
+        self.0.table.as_deref()
+    }
+
     /// The cure, where one is known.
     pub fn cure(&self) -> Option<&str> {
         self.0.cure.as_deref()

@@ -20,9 +20,11 @@ mod equal_rows;
 mod facts;
 mod held;
 mod intake;
+mod oversized;
 mod past;
 mod refresh;
 mod start;
+mod streamed;
 mod tables;
 mod toast;
 mod write;
@@ -117,6 +119,8 @@ impl Flow {
     async fn turn(&mut self) -> Result<bool> {
         let may_read = !self.intake.is_cut();
         let has_room = self.writers.has_room(self.intake.bytes());
+        let may_go_on = has_room && may_read;
+        let replays = self.intake.is_replaying();
         tokio::select! {
             biased;
             // Somebody asked us to leave: what is complete is committed first.
@@ -126,7 +130,7 @@ impl Flow {
                 self.acknowledge(done?).await?;
             }
             // The server must hear from us in time, whatever else is going on.
-            _ = self.feedback.tick() => self.feed_back(has_room && may_read).await?,
+            _ = self.feedback.tick() => self.feed_back(may_go_on && !replays).await?,
             // The window is old enough, and whole.
             () = self.window.due(self.commit_interval), if self.may_commit() => {
                 self.start_lake_commit().await?;
@@ -141,8 +145,13 @@ impl Flow {
             () = self.tables.check_comes_due(), if self.may_look() => self.look().await?,
             // Files were written and memory is free again: look once more.
             () = self.writers.room(), if !has_room => {}
+            // A streamed source transaction that has committed: read back before more WAL.
+            () = tokio::task::yield_now(), if may_go_on && replays => {
+                self.intake.refill()?;
+                self.take_in().await?;
+            }
             // WAL, as long as there is room for it.
-            read = self.stream.read(self.intake.receive_buffer()), if has_room && may_read => {
+            read = self.stream.read(self.intake.receive_buffer()), if may_go_on && !replays => {
                 read?;
                 self.heard = Instant::now();
                 self.take_in().await?;
@@ -386,7 +395,8 @@ impl Flow {
             return false;
         }
         let caught_up = self.until.is_some_and(|until| self.progress.committed_lsn() >= until)
-            && self.refreshes.is_empty();
+            && self.refreshes.is_empty()
+            && !self.tables.has_doubts();
         let left =
             self.leaving.is_some() && self.window.is_empty() && !self.intake.in_transaction();
         caught_up || left

@@ -19,6 +19,7 @@ mod ddl;
 mod fuzz;
 mod nessie;
 mod postgres;
+mod streamed;
 mod support;
 mod tidy;
 mod types;

@@ -85,7 +85,8 @@ pub(crate) async fn follow(
     shutdown: &Shutdown,
     stats: &Arc<Stats>,
 ) -> Result<()> {
-    let source = super::source(config)?;
+    let mut config = config.clone();
+    let source = super::source(&config)?;
     let mut open = Open::default();
     let ends = until_caught_up || config.settings.initial_snapshot == InitialSnapshot::Only;
     let mut until = None;
@@ -94,7 +95,7 @@ pub(crate) async fn follow(
         let before = stats.view().lake_commits;
         let error = match once(
             (&source, &mut open),
-            config,
+            &config,
             (until_caught_up, &mut until),
             (shutdown, stats),
         )
@@ -106,6 +107,13 @@ pub(crate) async fn follow(
         };
         if stats.view().lake_commits > before {
             patience.renew();
+        }
+        // The table is copied afresh with a key that can hold it.
+        if error.code() == "KEY_VALUE"
+            && error.table_name().is_some_and(|table| config.settings.hide_key_of(table))
+        {
+            tracing::warn!(code = error.code(), "{error}: its rows get the hidden key _pg_key");
+            continue;
         }
         let (pause, error) = patience.after(error)?;
         tracing::warn!(code = error.code(), cure = error.cure(), retry_in = ?pause, "{error}");
@@ -195,6 +203,9 @@ async fn once(
 /// report it as reached. An asynchronous commit is flushed within three `wal_writer_delay`.
 pub(crate) async fn server_lsn(source: &Source) -> Result<Lsn> {
     let client = connect_sql(source, "position").await?;
+    if is_in_recovery(&client).await? {
+        return current_lsn(&client, "pg_last_wal_replay_lsn").await;
+    }
     let inserted = current_lsn(&client, "pg_current_wal_insert_lsn").await?;
     let since = Instant::now();
     loop {
@@ -204,6 +215,11 @@ pub(crate) async fn server_lsn(source: &Source) -> Result<Lsn> {
         }
         tokio::time::sleep(RETRY.0).await;
     }
+}
+
+async fn is_in_recovery(client: &Client) -> Result<bool> {
+    let sql = "SELECT pg_catalog.pg_is_in_recovery()";
+    Ok(client.query_one(sql, &[]).await.map_err(from_sql)?.get(0))
 }
 
 async fn current_lsn(client: &Client, function: &str) -> Result<Lsn> {

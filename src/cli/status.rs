@@ -225,6 +225,14 @@ impl Report {
             )),
             None => lines.push("position    none yet: the initial snapshot is not done".to_owned()),
         }
+        for behind in self.ledger.iter().flat_map(|ledger| ledger.behind.values()) {
+            let since = match behind.position {
+                Lsn::ZERO => "not in the lake yet".to_owned(),
+                position => format!("as of {position}"),
+            };
+            let (table, cause) = (&behind.table, &behind.cause);
+            lines.push(format!("behind      {table} ({since}) is copied afresh: {cause}"));
+        }
         if let Some((branch, position)) = &self.published {
             let position = position.map_or("nothing yet".to_owned(), |at| at.to_string());
             lines.push(format!("published   {position} on branch {branch}"));
@@ -300,6 +308,7 @@ impl Report {
                 "branch": branch,
                 "position": position,
             })),
+            "behind": ledger.map(|l| l.behind.values().collect::<Vec<_>>()),
             "source_commit_time": ledger.and_then(|l| l.source_commit_time.clone()),
             "source_reached": source.is_some(),
             "source_error": self.source.as_ref().err().map(ToString::to_string),

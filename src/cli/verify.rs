@@ -36,6 +36,9 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     #[arg(value_parser = humantime::parse_duration)]
     slot_timeout: Duration,
+    /// Rewrite the keys that differ, by a lake commit at the lake's position, and compare again
+    #[arg(long)]
+    repair: bool,
     /// How it is shown
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -47,10 +50,14 @@ impl Verify {
         let config = self.place.resolve(RawConfig::default())?;
         let source = super::source(&config)?;
         let lake = super::existing_lake(&config).await?.ok_or_else(|| super::no_lake(&config))?;
-        let options =
-            Options { timeout: self.timeout, slot_timeout: self.slot_timeout, sample: self.sample };
+        let options = Options {
+            timeout: self.timeout,
+            slot_timeout: self.slot_timeout,
+            sample: self.sample,
+            repair: self.repair,
+        };
         let bar = bar(on_terminal);
-        let report = verify(&source, &lake, &config.settings, &options, &bar).await;
+        let report = Box::pin(verify(&source, &lake, &config.settings, &options, &bar)).await;
         bar.finish_and_clear();
         let report = report?;
         match self.output {
@@ -91,6 +98,10 @@ fn text(report: &Report) -> String {
     }
     let mut lines = vec![shown.to_string()];
     lines.extend(report.tables.iter().flat_map(remarks));
+    lines.extend(report.repaired.map(|done| {
+        let (rows, keys) = (HumanCount(done.rows_inserted), HumanCount(done.keys_deleted));
+        format!("repaired at {}: {rows} rows written, {keys} keys deleted", done.position)
+    }));
     let part = report.sample.as_ref().map_or(String::new(), |part| format!(", part {part}"));
     let verdict = if report.equal { "equal" } else { "NOT EQUAL" };
     lines.push(format!("source and lake at {}{part}: {verdict}", report.position));

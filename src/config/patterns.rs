@@ -44,6 +44,14 @@ impl Patterns {
         Ok(Self(patterns))
     }
 
+    /// The one table `namespace.name`, besides what `these` select.
+    #[must_use]
+    pub fn with(these: Option<Self>, table: &str) -> Self {
+        let mut patterns = these.map_or_else(Vec::new, |these| these.0);
+        patterns.push(Pattern { text: table.to_owned(), includes: true });
+        Self(patterns)
+    }
+
     /// Whether `namespace.name` is followed.
     pub fn selects(&self, namespace: &str, name: &str) -> bool {
         let table = format!("{namespace}.{name}");

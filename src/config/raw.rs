@@ -88,6 +88,8 @@ section! {
         failover: Option<Scalar>,
         /// `any` or `none`; default `any`.
         origin: Option<Scalar>,
+        /// Whether source transactions arrive before they commit; default `off`.
+        streaming: Option<Scalar>,
     }
 }
 

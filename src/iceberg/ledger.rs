@@ -13,6 +13,7 @@ use iceberg::TableIdent;
 use iceberg::spec::{NestedField, PrimitiveType, Schema, Type};
 use iceberg::table::Table;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
@@ -28,6 +29,9 @@ pub(crate) const LEDGER_SNAPSHOTS_MAX: usize = 1000;
 /// Older metadata files of the ledger, which repeat its history, are kept only for readers that
 /// are just opening one.
 const LEDGER_METADATA_FILES_MAX: usize = 100;
+
+/// Repairs in a row, at one position, that a running pipeline accepts.
+const REPAIRS_MAX: usize = 64;
 
 /// Which pipeline writes a table: a property of the ledger and of every table that belongs to it.
 pub(crate) const PIPELINE_KEY: &str = "frazil.pipeline-id";
@@ -194,6 +198,21 @@ pub(crate) fn check_format_version(properties: &HashMap<String, String>) -> Resu
         _ => Err(Error::config("LAKE_TOO_NEW", "a newer frazil wrote this lake")
             .with_cure("use that version of frazil, or a newer one")),
     }
+}
+
+/// The name of a lake commit that only mends rows, at the position where lake commit `of` left the
+/// lake. Who made `of` and goes on from there knows it by this name, and is not disturbed.
+pub(crate) fn repair_of(of: Uuid) -> Uuid {
+    let digest = Sha256::new().chain_update("frazil repair").chain_update(of).finalize();
+    let bytes = digest.first_chunk::<16>().copied().unwrap_or_default();
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+/// Whether lake commit `found` is `seen`, or mended what `seen` left.
+pub(crate) fn is_or_repairs(found: Uuid, seen: Uuid) -> bool {
+    std::iter::successors(Some(seen), |one| Some(repair_of(*one)))
+        .take(REPAIRS_MAX + 1)
+        .any(|one| one == found)
 }
 
 /// The ledger's table.

@@ -59,7 +59,11 @@ pub async fn take(
 ) -> Result<Lsn> {
     let client = connect_sql(source, "initial-snapshot").await?;
     let publications = publish(&client, settings).await?;
-    refuse_existing(lake, &selected(&client, &publications, settings).await?).await?;
+    let tables = selected(&client, &publications, settings).await?;
+    refuse_existing(lake, &tables).await?;
+    if settings.initial_snapshot != InitialSnapshot::Never {
+        refuse_unreadable(&client, &tables, &source.user).await?;
+    }
     for _ in 0..ATTEMPTS {
         let mut session = Session::connect(source, "initial-snapshot").await?;
         let identity = session.identify_system().await?;
@@ -209,6 +213,21 @@ async fn refuse_existing(lake: &Lake, tables: &[SourceTable]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Stops before a slot is made where the role may not read all rows (cases 140, 141).
+async fn refuse_unreadable(client: &Client, tables: &[SourceTable], user: &str) -> Result<()> {
+    let oids: Vec<u32> = tables.iter().map(|t| t.relation.oid).collect();
+    let all = candidate_tables(client).await?;
+    let wanted = all.iter().filter(|table| oids.contains(&table.oid));
+    let lacking: Vec<_> = wanted.filter_map(|table| table.lacking_right(user)).collect();
+    let Some((what, _)) = lacking.first() else { return Ok(()) };
+    let more = match lacking.len() - 1 {
+        0 => String::new(),
+        count => format!(", and {count} more"),
+    };
+    let cures: Vec<&str> = lacking.iter().map(|(_, cure)| cure.as_str()).collect();
+    Err(Error::config("RIGHTS", format!("{what}{more}")).with_cure(cures.join("; ")))
 }
 
 #[expect(clippy::as_conversions, clippy::cast_possible_truncation, clippy::cast_sign_loss)]

@@ -17,9 +17,11 @@ use super::intake::{Intake, Step};
 
 /// Bytes read back at once.
 const READ_BYTES: usize = 1 << 20;
-/// CopyData, its length, XLogData with three positions and times, and BEGIN (Postgres manual,
-/// Streaming Replication Protocol; Logical Replication Message Formats).
-const BEGIN_BYTES: usize = 5 + 25 + 21;
+/// CopyData, its length, and XLogData with three positions and times (Postgres manual, Streaming
+/// Replication Protocol).
+pub(super) const HEAD_BYTES: usize = 5 + 25;
+/// BEGIN (Logical Replication Message Formats).
+const BEGIN_BYTES: usize = 21;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -78,11 +80,11 @@ impl Held {
         let file = match &mut self.file {
             Some(file) => file,
             empty => {
-                let file = tempfile::tempfile().map_err(|e| spill_error(&e))?;
+                let file = tempfile::tempfile().map_err(|e| lost(&e))?;
                 empty.insert(BufWriter::with_capacity(READ_BYTES, file))
             }
         };
-        file.write_all(frame).map_err(|e| spill_error(&e))?;
+        file.write_all(frame).map_err(|e| lost(&e))?;
         self.bytes += frame.len() as u64;
         Ok(())
     }
@@ -97,8 +99,8 @@ impl Held {
         let file = match self.file.take() {
             None => None,
             Some(file) => {
-                let mut file = file.into_inner().map_err(|e| spill_error(e.error()))?;
-                file.seek(SeekFrom::Start(0)).map_err(|e| spill_error(&e))?;
+                let mut file = file.into_inner().map_err(|e| lost(e.error()))?;
+                file.seek(SeekFrom::Start(0)).map_err(|e| lost(&e))?;
                 Some(BufReader::with_capacity(READ_BYTES, file))
             }
         };
@@ -133,7 +135,7 @@ impl Replay {
         let Some(file) = &mut self.file else { return Ok(false) };
         let most = u64::try_from(READ_BYTES).unwrap_or(u64::MAX);
         let read = file.by_ref().take(most).read_to_end(self.intake.receive_buffer());
-        if read.map_err(|e| spill_error(&e))? == 0 {
+        if read.map_err(|e| lost(&e))? == 0 {
             self.file = None;
             return Ok(false);
         }
@@ -142,19 +144,33 @@ impl Replay {
 }
 
 fn begin_frame(commit_lsn: Lsn) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(BEGIN_BYTES);
-    frame.push(b'd');
-    frame.extend_from_slice(&u32::try_from(BEGIN_BYTES - 1).unwrap_or(0).to_be_bytes());
-    frame.push(b'w');
-    frame.extend_from_slice(&[0; 24]);
+    let mut frame = Vec::with_capacity(HEAD_BYTES + BEGIN_BYTES);
+    frame.extend_from_slice(&frame_head(BEGIN_BYTES).unwrap_or_default());
     frame.push(b'B');
     frame.extend_from_slice(&commit_lsn.0.to_be_bytes());
     frame.extend_from_slice(&[0; 12]);
     frame
 }
 
-fn spill_error(error: &std::io::Error) -> Error {
-    let message = "changes of a table that is being copied could not be kept in a temporary file";
-    Error::transient("SPILL_IO", format!("{message}: {error}"))
+/// What stands before a message of `bytes` bytes, positions and times left out; `None` beyond what
+/// a frame can hold.
+pub(super) fn frame_head(bytes: usize) -> Option<[u8; HEAD_BYTES]> {
+    let length = u32::try_from(HEAD_BYTES - 1 + bytes).ok()?.to_be_bytes();
+    let mut head = [0; HEAD_BYTES];
+    let (kind, rest) = head.split_first_mut()?;
+    *kind = b'd';
+    rest.first_chunk_mut::<4>()?.copy_from_slice(&length);
+    *rest.get_mut(4)? = b'w';
+    Some(head)
+}
+
+fn lost(error: &std::io::Error) -> Error {
+    spill_error("changes of a table that is being copied", error)
+}
+
+/// What was to be kept could not be.
+pub(super) fn spill_error(what: &str, error: &std::io::Error) -> Error {
+    let message = format!("{what} could not be kept in a temporary file: {error}");
+    Error::transient("SPILL_IO", message)
         .with_cure("make room in the folder for temporary files, or name another one: TMPDIR=...")
 }

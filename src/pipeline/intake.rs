@@ -13,8 +13,10 @@ use crate::progress::Lsn;
 use crate::window::relation::Relation;
 use crate::window::segment::Segment;
 
-use super::held::Held;
+use super::held::{HEAD_BYTES, Held};
+use super::oversized;
 use super::refresh::ResyncWish;
+use super::streamed::Streamed;
 
 /// Raw bytes of one segment. Measured (`docs/performance.md`): larger ones cost memory and cache
 /// misses in the fold, smaller ones files.
@@ -108,6 +110,7 @@ pub(crate) struct Intake {
     frame: Range<usize>,
     /// Tables whose changes in the open source transaction are held.
     held_open: Vec<u32>,
+    streamed: Streamed,
     /// Changes of other tables are none of its business.
     only: Option<u32>,
 }
@@ -131,6 +134,7 @@ impl Intake {
             after_cut: Vec::new(),
             frame: 0..0,
             held_open: Vec::new(),
+            streamed: Streamed::default(),
             only: None,
         }
     }
@@ -165,9 +169,20 @@ impl Intake {
         self.segment.bytes()
     }
 
-    /// Whether a source transaction has begun and not ended.
+    /// Whether what arrives is within a source transaction. One that the server streams, and that
+    /// pauses, does not count.
     pub(crate) fn in_transaction(&self) -> bool {
-        self.open.is_some()
+        self.open.is_some() || self.streamed.is_in_chunk() || self.streamed.is_replaying()
+    }
+
+    /// Whether [`Intake::refill`] has more, which comes before what the server sends.
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.streamed.is_replaying()
+    }
+
+    /// Reads back more of a streamed source transaction that has committed.
+    pub(crate) fn refill(&mut self) -> Result<()> {
+        self.streamed.refill(&mut self.segment.buf)
     }
 
     /// The transaction id of the source transaction that is open.
@@ -193,7 +208,7 @@ impl Intake {
             }
             let frame_at = self.at;
             let found = next_frame(&self.segment.buf, &mut self.at, self.max_message_bytes);
-            let Some(frame) = found.map_err(|e| e.with_lsn(self.place()))? else {
+            let Some(frame) = found.map_err(|e| self.with_place(e))? else {
                 return Ok(Step::Drained);
             };
             self.frame = frame_at..self.at;
@@ -217,7 +232,29 @@ impl Intake {
         self.open.as_ref().map_or(self.ended_lsn, |open| open.final_lsn)
     }
 
+    /// The error with where the stream is and, if a value is too large, whose it is.
+    #[cold]
+    fn with_place(&self, error: Error) -> Error {
+        let error = error.with_lsn(self.place());
+        let found = oversized::value_of(&self.segment.buf, self.at);
+        let Some((oid, column)) = found.filter(|_| error.code() == "VALUE_TOO_LARGE") else {
+            return error;
+        };
+        let Some(Known::Followed(relation, _)) = self.relations.get(&oid) else { return error };
+        let error = error.with_table(relation.display());
+        match column.and_then(|column| relation.columns.get(column)) {
+            Some(column) => error.with_column(&column.name),
+            None => error,
+        }
+    }
+
     fn message(&mut self, start: usize, end: usize, frame_at: usize) -> Result<Option<Step>> {
+        if self.streamed.is_in_chunk() {
+            let frame = start.saturating_sub(HEAD_BYTES)..end;
+            self.streamed.keep(self.segment.buf.get(frame).unwrap_or_default())?;
+            self.pass_over(start);
+            return Ok(None);
+        }
         match pgoutput::parse(&self.segment.buf, start, end)? {
             Message::Insert { oid, new } => {
                 self.change(oid, |relation, segment| {
@@ -250,14 +287,31 @@ impl Intake {
             }
             // Outside transactions, or of no consequence for the lake (case 25).
             Message::LogicalMessage { .. } | Message::Origin { .. } | Message::Type { .. } => {}
-            other => {
-                return Err(Error::fatal(
-                    "PROTOCOL",
-                    format!("the server sent {other:?}, which was not asked for"),
-                ));
-            }
+            other => self.streamed(&other, start)?,
         }
         Ok(None)
+    }
+
+    /// A message about source transactions that the server streams before they commit.
+    fn streamed(&mut self, message: &Message, start: usize) -> Result<()> {
+        if let Some(open) = &self.open {
+            let at = open.final_lsn;
+            let message = format!("{message:?} within the transaction that commits at {at}");
+            return Err(Error::fatal("PROTOCOL", message));
+        }
+        let (buf, at) = (&mut self.segment.buf, self.at);
+        self.streamed.control(message, || buf.split_off(at))?;
+        self.pass_over(start);
+        Ok(())
+    }
+
+    /// Who reads the receive buffer once more must not find this message: it becomes one of a kind
+    /// that is passed over.
+    fn pass_over(&mut self, message_at: usize) {
+        let tag = message_at.checked_sub(HEAD_BYTES).and_then(|at| self.segment.buf.get_mut(at));
+        if let Some(tag) = tag {
+            *tag = b'S';
+        }
     }
 
     fn begin(&mut self, final_lsn: Lsn, xid: u32, frame_at: usize) -> Result<()> {
@@ -465,7 +519,8 @@ impl Intake {
             for known in self.relations.values_mut().filter(|k| matches!(k, Known::Held(_))) {
                 *known = Known::Ignored;
             }
-            self.after_cut = self.segment.buf.get(self.at..).unwrap_or_default().to_vec();
+            self.after_cut = self.unread();
+            self.streamed.forget();
             self.is_cut = true;
         }
     }
@@ -475,7 +530,10 @@ impl Intake {
     pub(crate) fn unread(&self) -> Vec<u8> {
         match self.is_cut {
             true => self.after_cut.clone(),
-            false => self.segment.buf.get(self.at..).unwrap_or_default().to_vec(),
+            false => match self.streamed.behind_replay() {
+                Some(rest) => rest.to_vec(),
+                None => self.segment.buf.get(self.at..).unwrap_or_default().to_vec(),
+            },
         }
     }
 

@@ -38,7 +38,8 @@ use super::{Flow, feedback_every};
 /// How often the server is asked where it stands while somebody waits for the end.
 const EAGER_FEEDBACK: Duration = Duration::from_millis(200);
 
-/// The first server that sends binary values and logical messages through pgoutput.
+/// The first server that sends binary values, logical messages and open source transactions
+/// through pgoutput.
 const VERSION_14: u32 = 140_000;
 
 /// The history a position belongs to.
@@ -82,7 +83,6 @@ pub(super) async fn connect(
     stats.resumed(committed_lsn);
     let (slot, tables) = (&settings.slot, states.len());
     tracing::info!(slot, position = %committed_lsn, tables, binary, "following the stream");
-    let stale = stale_tables(&states, &source_tables, &ledger, lost);
     let interval = if until.is_some() { EAGER_FEEDBACK } else { stream.status_interval() };
     let context = Context {
         source: source.clone(),
@@ -118,10 +118,28 @@ pub(super) async fn connect(
         lake: Arc::clone(lake),
         stats: Arc::clone(stats),
     };
-    let new = flow.tables.new_tables(&source_tables, |_| false);
-    flow.refresh(stale.into_iter().chain(new).collect());
-    flow.refreshes.resume(&ledger.behind);
+    flow.doubt(&source_tables, &ledger, lost, settings).await?;
     Ok(flow)
+}
+
+impl Flow {
+    /// The tables that can't go on from where the lake has them are copied afresh.
+    async fn doubt(
+        &mut self,
+        source_tables: &[SourceTable],
+        ledger: &LedgerRecord,
+        lost: Option<&str>,
+        settings: &Settings,
+    ) -> Result<()> {
+        let has_capture = self.tables.find_capture().await?;
+        let states = self.tables.states();
+        let tables = (states.as_ref(), source_tables);
+        let stale = stale_tables(tables, ledger, lost, (settings, has_capture));
+        let new = self.tables.new_tables(source_tables, |_| false);
+        self.refresh(stale.into_iter().chain(new).collect());
+        self.refreshes.resume(&ledger.behind);
+        if has_capture { self.look().await } else { Ok(()) }
+    }
 }
 
 async fn check_not_moved(lake: &Lake, committed_lsn: Lsn) -> Result<()> {
@@ -143,14 +161,15 @@ fn stream_options(
     publications: &[String],
     (version, binary): (u32, bool),
 ) -> StreamOptions {
+    let streaming = settings.streaming && version >= VERSION_14;
     StreamOptions {
         slot: settings.slot.clone(),
         start,
         publications: publications.to_vec(),
-        protocol: 1,
+        protocol: if streaming { 2 } else { 1 },
         binary,
         messages: version >= VERSION_14,
-        streaming: false,
+        streaming,
         two_phase: false,
         origin: settings.only_local_origin.then(|| "none".to_owned()),
     }
@@ -184,7 +203,8 @@ fn check_slot(
         return Err(Error::config("WRONG_SLOT", message).with_cure("name another one: --slot"));
     }
     if slot.is_lost() {
-        let message = format!("the server has invalidated the slot {name}");
+        let why = slot.invalidation.as_deref().unwrap_or("the WAL it needs is gone");
+        let message = format!("the server has invalidated the slot {name}: {why}");
         return Err(Error::fatal("SLOT_LOST", message).with_lsn(committed_lsn).with_cure(resync));
     }
     match slot.confirmed_flush_lsn {
@@ -308,12 +328,12 @@ async fn slot_lost(
 /// Tables that can't go on from where the lake has them: those whose copy was not complete when the
 /// last run ended, and those that the source's catalog shows to be others.
 fn stale_tables(
-    states: &HashMap<u32, TableState>,
-    source_tables: &[SourceTable],
+    (states, source_tables): (&HashMap<u32, TableState>, &[SourceTable]),
     ledger: &LedgerRecord,
     lost: Option<&str>,
+    (settings, has_capture): (&Settings, bool),
 ) -> Vec<Stale> {
-    let is_off = crate::ops::is_failpoint_on("no_ddl_detection");
+    let is_off = has_capture || crate::ops::is_failpoint_on("no_ddl_detection");
     let now: HashMap<u32, &SourceTable> =
         source_tables.iter().map(|table| (table.relation.oid, table)).collect();
     let cause = |(oid, state): (&u32, &TableState)| {
@@ -321,12 +341,22 @@ fn stale_tables(
         let cause = match ledger.behind.get(oid) {
             _ if lost.is_some() => lost.map(str::to_owned),
             Some(behind) => Some(behind.cause.clone()),
+            None if needs_hidden_key(state, now, settings) => {
+                Some("its key has values that its lake type can't hold".to_owned())
+            }
             None if is_off => None,
             None => compare(&state.facts, now),
         };
         cause.map(|cause| stale(&now.relation, cause))
     };
     states.iter().filter_map(cause).collect()
+}
+
+/// Whether `tables.hidden_key` names a table whose lake table has its key in columns.
+fn needs_hidden_key(state: &TableState, now: &SourceTable, settings: &Settings) -> bool {
+    let mut wanted = now.relation.clone();
+    settings.choose_key(&mut wanted);
+    wanted.has_hidden_key() && !state.facts.relation.has_hidden_key()
 }
 
 /// The lake's tables that this pipeline follows, with the source tables they are bound to.

@@ -93,8 +93,8 @@ pub(crate) struct Tables {
     /// The last source transaction that described a table anew: the catalog is of use only once it
     /// is visible in it.
     described_by_xid: Option<u32>,
-    /// Tables that changed their shape without a row since: their columns' xmins, and where the WAL
-    /// ended when that was seen.
+    /// Tables that changed without a row or message since: how they looked, and where the WAL ended
+    /// when that was seen.
     silent: HashMap<u32, (String, Lsn)>,
     /// Tables whose rewrite, announced and not yet seen to its end, keeps all values.
     keep_values: HashSet<u32>,
@@ -161,6 +161,14 @@ impl Tables {
     }
 
     /// Whether the DDL capture made the message; it may have been installed a moment ago.
+    /// Whether event triggers speak in the stream; then the catalog, which is ahead of it, is not
+    /// taken at its word at once.
+    pub(super) async fn find_capture(&mut self) -> Result<bool> {
+        self.capture_token = capture_token(&self.client).await?;
+        self.check_due = true;
+        Ok(self.capture_token.is_some())
+    }
+
     pub(super) async fn believes(&mut self, message: &DdlMessage) -> Result<bool> {
         if !message.is_from(self.capture_token) {
             self.capture_token = capture_token(&self.client).await?;
@@ -364,12 +372,17 @@ impl Tables {
                 true => Some("it was not published for a while".to_owned()),
                 false => compare(&state.facts, now),
             };
-            if let Some(cause) = cause {
-                found.push(stale(&now.relation, cause));
-            } else if state.facts.differ(now) && has_same_columns(&state.facts, now) {
-                moved.push((*oid, SourceFacts::of(now)));
-            } else if state.facts.differ(now) {
-                silent.push((*now).clone());
+            match cause {
+                // The stream may be about to say it.
+                Some(cause) if self.capture_token.is_some() => {
+                    silent.push(((*now).clone(), Some(cause)));
+                }
+                Some(cause) => found.push(stale(&now.relation, cause)),
+                None if !state.facts.differ(now) => {}
+                None if has_same_columns(&state.facts, now) => {
+                    moved.push((*oid, SourceFacts::of(now)));
+                }
+                None => silent.push(((*now).clone(), None)),
             }
         }
         self.take_over_facts(moved);
@@ -380,12 +393,13 @@ impl Tables {
         Ok(learned)
     }
 
-    /// Tables that changed their shape without a row since. Whether one is still to come is known
-    /// once the stream has passed the place where the catalog was looked at first: then the catalog
-    /// alone says it all, and the server will describe the table again before its next row.
+    /// Tables that changed without a row since, or without a message of the event triggers. Whether
+    /// one is still to come is known once the stream has passed the place where the catalog was
+    /// looked at first: then the catalog alone says it all, and the server will describe the table
+    /// again before its next row.
     async fn follow_silent(
         &mut self,
-        tables: Vec<SourceTable>,
+        tables: Vec<(SourceTable, Option<String>)>,
         received_lsn: Lsn,
     ) -> Result<Vec<Learned>> {
         let seen = std::mem::take(&mut self.silent);
@@ -394,19 +408,28 @@ impl Tables {
         }
         let here = catalog::wal_position(&self.client).await?;
         let mut learned = Vec::new();
-        for table in tables {
+        for (table, cause) in tables {
             let oid = table.relation.oid;
-            let first = seen.get(&oid).filter(|(xmins, _)| *xmins == table.attribute_xmins);
+            let looks = format!("{} {:?}", table.attribute_xmins, table.unannounced);
+            let first = seen.get(&oid).filter(|(looked, _)| *looked == looks);
             let at = first.map_or(here, |(_, at)| *at);
             let state = self.by_oid.get(&oid).filter(|_| first.is_some() && received_lsn >= at);
-            match state.cloned() {
-                Some(state) => learned.push(self.follow_announced(&state, table, false)?),
-                None => {
-                    self.silent.insert(oid, (table.attribute_xmins, at));
+            match (state.cloned(), cause) {
+                (None, _) => {
+                    self.silent.insert(oid, (looks, at));
                 }
+                (Some(_), Some(cause)) => {
+                    learned.push(Learned::Stale(stale(&table.relation, cause)));
+                }
+                (Some(state), None) => learned.push(self.follow_announced(&state, table, false)?),
             }
         }
         Ok(learned)
+    }
+
+    /// Whether the catalog shows something that the stream may still explain.
+    pub(crate) fn has_doubts(&self) -> bool {
+        !self.silent.is_empty()
     }
 
     /// Whether it is time to look at the catalog although nothing in the stream asks for it.

@@ -333,7 +333,7 @@ impl DataWriter {
     }
 
     /// Decodes and writes the tuples at `cursors`, consuming them.
-    pub(super) async fn tuples(&mut self, buf: &[u8], cursors: &mut [u32]) -> Result<()> {
+    pub(crate) async fn tuples(&mut self, buf: &[u8], cursors: &mut [u32]) -> Result<()> {
         let mut rest = cursors;
         while !rest.is_empty() {
             let count = rows_within(rest, BATCH_BYTES);

@@ -15,7 +15,7 @@ use crate::postgres::dsn::Source;
 use crate::postgres::publication::publication_info;
 use crate::postgres::quote::identifier;
 use crate::postgres::server_error::from_sql;
-use crate::postgres::slot::{slot_blockers, slot_info};
+use crate::postgres::slot::{SlotInfo, slot_blockers, slot_info};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +96,8 @@ pub async fn checks(client: &Client, source: &Source, wanted: Wanted<'_>) -> Res
     }
     check_server(&facts, version, &mut findings);
     check_role(&facts, source, &unpublished, &mut findings);
-    check_slot(client, &facts, wanted.slot, &mut findings).await?;
+    check_standby(&facts, version, &unpublished, &mut findings);
+    check_slot(client, (&facts, version), wanted.slot, &mut findings).await?;
     check_publications(client, wanted.publications, &mut findings).await?;
     check_tables(client, source, wanted, !unpublished.is_empty(), &mut findings).await?;
     let token = capture_token(client).await?;
@@ -148,6 +149,11 @@ const FACTS: &str = "\
            (SELECT count(*) FROM pg_catalog.pg_stat_replication) AS senders, \
            current_setting('max_slot_wal_keep_size') AS keep_size, \
            current_setting('wal_sender_timeout') AS wal_sender_timeout, \
+           current_setting('hot_standby_feedback') AS standby_feedback, \
+           current_setting('idle_replication_slot_timeout', true) AS idle_timeout, \
+           current_setting('synchronized_standby_slots', true) AS waited_for, \
+           (SELECT count(*) FROM pg_catalog.pg_replication_slots \
+            WHERE slot_type = 'physical') AS standbys, \
            current_setting('server_encoding') AS encoding, \
            current_database()::text AS database, \
            pg_catalog.pg_is_in_recovery() AS standby, \
@@ -169,17 +175,14 @@ fn check_server(facts: &Row, version: u32, findings: &mut Vec<Finding>) {
         let what = format!("the server's version is {version}");
         findings.push(Finding::blocking("SERVER_VERSION", what, "use Postgres 13 or later"));
     } else if version < 140_000 {
-        let what = "Postgres 13 streams text only: more CPU, and values up to about 512 MiB";
+        let what = "Postgres 13 streams text only, and no logical messages: more CPU, values up to \
+                    about 512 MiB, and `wait --now` waits for the next change of a table";
         findings.push(Finding::info("TEXT_MODE", what));
     }
     let wal_level: &str = facts.get("wal_level");
     if wal_level != "logical" {
         let cure = "ALTER SYSTEM SET wal_level = logical; then restart Postgres";
         findings.push(Finding::blocking("WAL_LEVEL", format!("wal_level is {wal_level}"), cure));
-    }
-    if facts.get("standby") && version < 160_000 {
-        let what = "the server is a standby, which decodes only from Postgres 16 on";
-        findings.push(Finding::blocking("STANDBY", what, "connect to the primary"));
     }
     if facts.get::<_, &str>("encoding") == "SQL_ASCII" {
         let what =
@@ -191,10 +194,62 @@ fn check_server(facts: &Row, version: u32, findings: &mut Vec<Finding>) {
         let what = "max_slot_wal_keep_size has no limit: while frazil does not run, WAL piles up";
         findings.push(Finding::info("WAL_KEPT", what));
     }
+    let idle: Option<&str> = facts.get("idle_timeout");
+    if let Some(idle) = idle.filter(|idle| *idle != "0") {
+        let what = format!(
+            "idle_replication_slot_timeout is {idle}: where frazil does not run for that long, its \
+             slot is lost"
+        );
+        let cure = "ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf()";
+        findings.push(Finding::warning("IDLE_TIMEOUT", what, cure));
+    }
     if let Some(settings) = facts.get::<_, Option<&str>>("role_settings") {
         let what =
             format!("settings of role or database are overruled for our sessions: {settings}");
         findings.push(Finding::info("ROLE_SETTINGS", what));
+    }
+}
+
+/// A standby as the source (case 23): decoding there came with 16, and its primary must not remove
+/// what the slot still needs.
+fn check_standby(facts: &Row, version: u32, unpublished: &[&str], findings: &mut Vec<Finding>) {
+    if !facts.get::<_, bool>("standby") {
+        return;
+    }
+    if version < 160_000 {
+        let what = "the server is a standby, which decodes only from Postgres 16 on";
+        findings.push(Finding::blocking("STANDBY", what, "connect to the primary"));
+        return;
+    }
+    if let Some(name) = unpublished.first() {
+        let what = format!("the server is a standby, and there is no publication {name} yet");
+        let cure = "let the owner of the tables create it on the primary";
+        findings.push(Finding::blocking("STANDBY", what, cure));
+    }
+    if facts.get::<_, &str>("standby_feedback") != "on" {
+        let what = "hot_standby_feedback is off: the primary may remove what the slot needs, and \
+                    the slot is lost then";
+        let cure = "ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf()";
+        findings.push(Finding::warning("STANDBY", what, cure));
+    }
+}
+
+/// What becomes of the slot after a failover (cases 19 to 21).
+fn check_failover(facts: &Row, slot: &SlotInfo, findings: &mut Vec<Finding>) {
+    let standbys: i64 = facts.get("standbys");
+    if standbys == 0 || facts.get("standby") {
+        return;
+    }
+    if !slot.failover {
+        let what = "the slot is not a failover slot: after a failover to a standby it is gone";
+        let cure = "over a replication connection: ALTER_REPLICATION_SLOT ... (FAILOVER true)";
+        findings.push(Finding::new(Severity::Info, "FAILOVER", what, cure));
+    } else if facts.get::<_, Option<&str>>("waited_for").is_none_or(str::is_empty) {
+        let what = "the lake may be ahead of the standbys: after a failover it would have to be \
+                    begun anew";
+        let cure = "ALTER SYSTEM SET synchronized_standby_slots = '<slot of the standby>'; \
+                    SELECT pg_reload_conf()";
+        findings.push(Finding::new(Severity::Info, "FAILOVER", what, cure));
     }
 }
 
@@ -220,7 +275,7 @@ fn check_role(facts: &Row, source: &Source, unpublished: &[&str], findings: &mut
 
 async fn check_slot(
     client: &Client,
-    facts: &Row,
+    (facts, version): (&Row, u32),
     name: &str,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
@@ -233,7 +288,8 @@ async fn check_slot(
         let what = format!("slot `{name}` is there, but not for pgoutput in this database");
         findings.push(Finding::blocking("SLOT_FOREIGN", what, "choose another slot name"));
     } else if slot.is_lost() {
-        let what = format!("slot `{name}` is lost: the WAL it needs is gone");
+        let why = slot.invalidation.as_deref().unwrap_or("the WAL it needs is gone");
+        let what = format!("slot `{name}` is lost: {why}");
         let cure = "raise max_slot_wal_keep_size, and start a new lake: frazil drop, then frazil run into \
                     an empty folder";
         findings.push(Finding::blocking("SLOT_LOST", what, cure));
@@ -242,8 +298,14 @@ async fn check_slot(
         let cure = "stop the other frazil, or choose another slot name";
         findings.push(Finding::warning("SLOT_ACTIVE", what, cure));
     }
+    if version >= 170_000 {
+        check_failover(facts, &slot, findings);
+    }
     if let Some(status @ ("extended" | "unreserved")) = slot.wal_status.as_deref() {
-        let what = format!("slot `{name}` is behind: its wal_status is {status}");
+        let left = slot.safe_wal_size.map_or(String::new(), |bytes| {
+            format!(", and it is lost after {} MiB more of WAL", bytes.max(0) >> 20)
+        });
+        let what = format!("slot `{name}` is behind: its wal_status is {status}{left}");
         let cure = "let frazil run, or raise max_slot_wal_keep_size";
         findings.push(Finding::warning("SLOT_BEHIND", what, cure));
     }

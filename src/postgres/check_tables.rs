@@ -114,11 +114,7 @@ fn check_rights(
     findings: &mut Vec<Finding>,
 ) {
     let (user, place) = (identifier(&source.user), place(table));
-    if !table.readable {
-        let schema = identifier(&table.namespace);
-        let cure =
-            format!("GRANT USAGE ON SCHEMA {schema} TO {user}; GRANT SELECT ON {place} TO {user}");
-        let what = format!("role {user} may not read {place}");
+    if let Some((what, cure)) = table.lacking_right(&source.user) {
         findings.push(Finding::blocking("RIGHTS", what, cure));
     }
     if to_publish && !table.owned {

@@ -325,8 +325,8 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(head).map_err(|e| bad("a string that is not UTF-8").with_source(e))
     }
 
-    /// A message that ends where its frame does. So no field of a tuple lies elsewhere, and who reads
-    /// it later, by its position alone, reads nothing that belongs to another message.
+    /// A message that ends where its frame does. So no field of a tuple lies elsewhere, and who
+    /// reads it later, by its position alone, reads nothing that belongs to another message.
     #[inline]
     fn whole_message(&mut self, tag: u8) -> Result<Message> {
         let message = self.message(tag)?;
@@ -397,7 +397,8 @@ impl<'a> Cursor<'a> {
         Ok(Tuple { at, columns })
     }
 
-    /// A tuple's place, and on to what comes after it. Only where fields begin and end is looked at.
+    /// A tuple's place, and on to what comes after it. Only where fields begin and end is looked
+    /// at.
     #[inline]
     fn walk(&mut self) -> Result<Tuple> {
         let tuple = self.tuple()?;

@@ -139,7 +139,9 @@ fn meaning(e: &ServerError) -> (Kind, &'static str, &'static str) {
         "53400" => (Config, "SLOTS_FULL", "ALTER SYSTEM SET max_replication_slots = 20; restart"),
         "28P01" | "28000" if e.says("pg_hba") => (Config, "AUTH", PG_HBA_CURE),
         "28P01" | "28000" => (Config, "AUTH", "check user, password and pg_hba.conf"),
+        "42501" if e.says("row-level security") => (Config, "RIGHTS", RLS_CURE),
         "42501" => (Config, "RIGHTS", RIGHTS_CURE),
+        "53300" if e.says("max_wal_senders") => (Transient, "SENDERS_FULL", SENDERS_CURE),
         "3D000" => (Config, "NO_DATABASE", "check the database name in the DSN"),
         "42P01" => (Config, "NO_TABLE", "the table is not there (any more)"),
         "22021" | "22P05" => (Fatal, "ENCODING", "the source holds text its encoding forbids"),
@@ -167,6 +169,10 @@ const SLOT_CURE: &str = "the WAL after the lake's position is gone: start a new 
 const WAL_LEVEL_CURE: &str = "ALTER SYSTEM SET wal_level = logical; then restart Postgres";
 const PG_HBA_CURE: &str = "allow it in pg_hba.conf: `host <database> <user> <address> \
     scram-sha-256` (for replication too), then SELECT pg_reload_conf()";
+const RLS_CURE: &str =
+    "ALTER ROLE <user> BYPASSRLS: the lake must not hold only what policies show";
+const SENDERS_CURE: &str =
+    "ALTER SYSTEM SET max_wal_senders = 20; then restart Postgres; or end another replication";
 const RIGHTS_CURE: &str = "ALTER ROLE <user> REPLICATION; GRANT USAGE ON SCHEMA <schema> TO <user>; \
     GRANT SELECT ON ALL TABLES IN SCHEMA <schema> TO <user>; publications are made by the owner \
     of the tables, or by a role with CREATE on the database";

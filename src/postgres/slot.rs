@@ -28,6 +28,8 @@ pub struct SlotInfo {
     pub two_phase: bool,
     /// Gone with its session.
     pub temporary: bool,
+    /// Standbys have it too (server 17 and later).
+    pub failover: bool,
     /// Why it is of no use any more, where the server says (16: conflict; 17: the reason).
     pub invalidation: Option<String>,
 }
@@ -83,6 +85,7 @@ impl Blocker {
 pub async fn slot_info(client: &Client, name: &str) -> Result<Option<SlotInfo>> {
     let version = server_version(client).await?;
     let two_phase = if version >= 140_000 { "two_phase" } else { "false" };
+    let failover = if version >= 170_000 { "failover" } else { "false" };
     let invalidation = match version {
         170_000.. => "invalidation_reason::text",
         160_000.. => "CASE WHEN conflicting THEN 'conflict' END",
@@ -91,7 +94,8 @@ pub async fn slot_info(client: &Client, name: &str) -> Result<Option<SlotInfo>> 
     let sql = format!(
         "SELECT plugin::text, database::text, active_pid, confirmed_flush_lsn::text AS confirmed, \
                 restart_lsn::text AS restart, wal_status::text, safe_wal_size, temporary, \
-                {two_phase} AS two_phase, {invalidation} AS invalidation \
+                {two_phase} AS two_phase, {failover} AS failover, \
+                {invalidation} AS invalidation \
          FROM pg_catalog.pg_replication_slots WHERE slot_name = $1::text"
     );
     let Some(row) = client.query_opt(&sql, &[&name]).await.map_err(from_sql)? else {
@@ -108,6 +112,7 @@ pub async fn slot_info(client: &Client, name: &str) -> Result<Option<SlotInfo>> 
         safe_wal_size: row.get("safe_wal_size"),
         two_phase: row.get("two_phase"),
         temporary: row.get("temporary"),
+        failover: row.get("failover"),
         invalidation: row.get("invalidation"),
     }))
 }

@@ -115,9 +115,9 @@ fn next_message(buf: &[u8], pos: usize, max: usize) -> Result<Option<(u8, Range<
         return Err(bad("a length below 4"));
     }
     if length > max {
-        let what = format!("a message of {length} bytes is over max_message_bytes = {max}");
+        let what = format!("a message of {length} bytes is over memory.max_value_bytes = {max}");
         return Err(Error::fatal("VALUE_TOO_LARGE", what).with_cure(
-            "raise max_message_bytes, or leave the wide column out of the publication",
+            "raise memory.max_value_bytes, or leave the wide column out of the publication",
         ));
     }
     let end = pos + 1 + length;
@@ -462,6 +462,7 @@ mod tests {
         assert_eq!(missing(&bytes, 0), Some(0));
     }
 
+    // cases: 9 holds
     #[test]
     fn a_status_update_is_laid_out_as_documented() {
         let bytes = status(Lsn(3), Lsn(2), true);

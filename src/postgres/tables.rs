@@ -5,6 +5,7 @@
 use tokio_postgres::Client;
 
 use crate::error::Result;
+use crate::postgres::quote::{identifier, qualified};
 use crate::postgres::server_error::from_sql;
 
 /// A relation a person might mean when saying "all tables".
@@ -22,6 +23,8 @@ pub struct CandidateTable {
     pub has_identity: bool,
     /// The role may SELECT from it.
     pub readable: bool,
+    /// Row level security would hide rows from the role (case 141).
+    pub row_security: bool,
     /// The role owns it, itself or through membership: needed to publish it.
     pub owned: bool,
     /// `pg_table_size` in bytes; 0 for what has no files.
@@ -74,10 +77,33 @@ pub async fn candidate_tables(client: &Client) -> Result<Vec<CandidateTable>> {
             obstacle: obstacle(row.get("kind"), row.get("persistence"), row.get("oid")),
             has_identity: row.get("has_identity"),
             readable: row.get("readable"),
+            row_security: row.get("row_security"),
             owned: row.get("owned"),
             bytes: row.get("bytes"),
         })
         .collect())
+}
+
+impl CandidateTable {
+    /// What `user` must be given to read all rows of it, and why; `None`: nothing.
+    pub fn lacking_right(&self, user: &str) -> Option<(String, String)> {
+        let (user, place) = (identifier(user), qualified(&self.namespace, &self.name));
+        if !self.readable {
+            let schema = identifier(&self.namespace);
+            let what = format!("role {user} may not read {place}");
+            let cure = format!(
+                "GRANT USAGE ON SCHEMA {schema} TO {user}; GRANT SELECT ON {place} TO {user}"
+            );
+            return Some((what, cure));
+        }
+        self.row_security.then(|| {
+            let what = format!("row level security hides rows of {place} from role {user}");
+            let cure = format!(
+                "ALTER ROLE {user} BYPASSRLS; or ALTER TABLE {place} DISABLE ROW LEVEL SECURITY"
+            );
+            (what, cure)
+        })
+    }
 }
 
 /// Oid, schema and name of what `publication` shows.
@@ -100,6 +126,7 @@ const CANDIDATES: &str = "\
            c.relkind::text AS kind, c.relpersistence::text AS persistence, \
            pg_catalog.has_table_privilege(c.oid, 'SELECT') \
              AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS readable, \
+           pg_catalog.row_security_active(c.oid) AS row_security, \
            pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned, \
            CASE WHEN c.relkind IN ('r', 'm') THEN pg_catalog.pg_table_size(c.oid) ELSE 0 END AS bytes, \
            CASE c.relreplident WHEN 'f' THEN true WHEN 'n' THEN false \

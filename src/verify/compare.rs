@@ -86,7 +86,7 @@ impl Job<'_> {
         let (mut told, mut seen) = (Told::new(self.bar), Told::new(self.bar));
         let mut source_row = |row: &super::source::TextRow<'_>, count: i64| -> Result<()> {
             told.row();
-            self.columns.from_source(row, &mut cells);
+            self.columns.source_cells(row, &mut cells);
             match self.hasher.identify(&cells, key) {
                 Some(identity) => on_source(identity, count, &cells),
                 None => Ok(()),

@@ -27,7 +27,7 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// Settings that decide how values look (case 59), on the walsender.
 const PINNED: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c bytea_output=hex \
                       -c extra_float_digits=3 -c TimeZone=UTC -c statement_timeout=0 \
-                      -c search_path=";
+                      -c lc_monetary=C -c search_path=";
 
 /// A logged-in walsender session.
 pub(super) struct Follower {
@@ -134,8 +134,11 @@ impl Follower {
         self.client.simple_query(&sql).await.map(|_| ()).map_err(broken)
     }
 
-    /// Starts the slot's stream, from where the slot begins.
+    /// Starts the slot's stream, from where the slot begins, unless it is started.
     pub(super) async fn start(&mut self) -> Result<()> {
+        if self.is_streaming {
+            return Ok(());
+        }
         self.client.start().await.map_err(broken)?;
         self.is_streaming = true;
         self.client.wait_started().await.map_err(broken)

@@ -11,11 +11,13 @@ use crate::error::{Error, Result};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::LedgerRecord;
 use crate::iceberg::read::{LiveRows, field_id};
-use crate::iceberg::schema::RAW_COLUMN;
+use crate::iceberg::schema::{RAW_COLUMN, RAW_FIELD_ID};
 use crate::iceberg::{OID_KEY, layout, table_ident};
+use crate::pipeline::{FACTS_KEY, SourceFacts};
 use crate::verify::cells::Cells;
 use crate::verify::forms::Form;
 use crate::verify::source::{Subject, TextRow};
+use crate::window::relation::{self, PgType};
 
 /// How often all tables are looked at again because a lake commit came between.
 const PINS_MAX: u32 = 200;
@@ -90,6 +92,23 @@ fn bound_to(table: &Table) -> Option<u32> {
     table.metadata().properties().get(OID_KEY)?.parse().ok()
 }
 
+/// The source table as the lake knows it.
+pub(super) fn facts(table: &Table) -> Option<SourceFacts> {
+    serde_json::from_str(table.metadata().properties().get(FACTS_KEY)?).ok()
+}
+
+/// How the lake stores a column: a setting may have chosen another type than the usual one.
+fn kept<'a>(column: &'a relation::Column, facts: &'a Option<SourceFacts>) -> &'a PgType {
+    let known = facts.iter().flat_map(|facts| &facts.relation.columns);
+    let known = known.filter(|known| known.attnum == column.attnum);
+    known.map(|known| &known.pg_type).next().unwrap_or(&column.pg_type)
+}
+
+/// Whether a field is a column's, and not one of frazil's own.
+fn is_column(id: i32) -> bool {
+    !(RAW_FIELD_ID..=relation::HIDDEN_KEY_FIELD_ID).contains(&id)
+}
+
 /// How one source column is compared.
 #[derive(Debug)]
 enum Column {
@@ -131,11 +150,14 @@ impl Columns {
             return Ok(Self { columns, names, raw: None, key, notes, skipped });
         };
         let arrow = layout::arrow_schema(table.metadata().current_schema())?;
+        let facts = facts(table);
         let ids: Vec<Option<i32>> = arrow.fields().iter().map(field_id).collect();
         let mut columns = Vec::with_capacity(names.len());
         for column in &relation.columns {
             let of_column = ids.iter().enumerate().filter(|(_, id)| {
-                id.is_some_and(|id| id % FIELD_VERSIONS == i32::from(column.attnum))
+                id.is_some_and(|id| {
+                    id % FIELD_VERSIONS == i32::from(column.attnum) && is_column(id)
+                })
             });
             let newest = of_column.max_by_key(|(_, id)| **id).map(|(at, _)| at);
             let field = newest.and_then(|at| Some((at, arrow.fields().get(at)?)));
@@ -144,7 +166,7 @@ impl Columns {
                     notes.push(format!("the lake has no column {} yet", column.name));
                     Column::Absent
                 }
-                Some((at, field)) => match Form::of(&column.pg_type, field.data_type()) {
+                Some((at, field)) => match Form::of(kept(column, &facts), field.data_type()) {
                     Some(form) => Column::With(at, form),
                     None => {
                         skipped.push(column.name.clone());
@@ -168,14 +190,14 @@ impl Columns {
     }
 
     /// The canonical form of a source row.
-    pub(super) fn from_source(&self, row: &TextRow<'_>, cells: &mut Cells) {
+    pub(super) fn source_cells(&self, row: &TextRow<'_>, cells: &mut Cells) {
         cells.clear();
         for (at, column) in self.columns.iter().enumerate() {
             match (column, row.get(at).copied().flatten()) {
                 (Column::Not, _) | (_, None) => cells.null(),
                 (Column::Absent, Some(text)) => cells.value(|into| into.extend_from_slice(text)),
                 (Column::With(_, form), Some(text)) => {
-                    cells.value(|into| form.from_text(text, into));
+                    cells.value(|into| form.write_text(text, into));
                 }
             }
         }
@@ -185,7 +207,7 @@ impl Columns {
     ///
     /// # Errors
     /// `VERIFY_VALUE` (fatal).
-    pub(super) fn from_lake(
+    pub(super) fn lake_cells(
         &self,
         batch: &RecordBatch,
         row: usize,
@@ -202,10 +224,10 @@ impl Columns {
                 Error::fatal("VERIFY_VALUE", "a batch lacks a column").with_column(name)
             })?;
             if array.is_valid(row) {
-                let written = cells.value(|into| form.from_lake(array, row, into));
+                let written = cells.value(|into| form.write_lake(array, row, into));
                 written.map_err(|e| e.with_column(name))?;
             } else if let Some(text) = raw.and_then(|raw| raw_text(raw, row, name)) {
-                cells.value(|into| form.from_text(text.as_bytes(), into));
+                cells.value(|into| form.write_text(text.as_bytes(), into));
             } else {
                 cells.null();
             }
@@ -238,7 +260,7 @@ pub(super) async fn rows(
     let mut cells = Cells::default();
     while let Some(batch) = live.next().await? {
         for row in 0..batch.num_rows() {
-            columns.from_lake(&batch, row, &mut cells)?;
+            columns.lake_cells(&batch, row, &mut cells)?;
             each(&cells)?;
         }
     }

@@ -26,6 +26,7 @@ mod forms;
 mod lake;
 mod overlay;
 mod render;
+mod repair;
 pub mod report;
 mod source;
 mod spill;
@@ -47,15 +48,17 @@ use crate::postgres::sql::connect_sql;
 use crate::progress::Lsn;
 
 use cells::RowHasher;
-use compare::Job;
+use compare::{Differing, Job};
 use follow::{Begins, Follower, Step};
 use lake::{Columns, Pinned};
 use overlay::Overlay;
-use report::Report;
-use source::{Expected, Subject};
+use report::{Repaired, Report, TableReport};
+use source::{Expected, Locked, Subject};
 
 /// How often it begins again because a table was rewritten or altered meanwhile.
 const ATTEMPTS: usize = 5;
+/// How often it repairs what is still wrong: a live lake may move under a repair.
+const REPAIRS_MAX: usize = 3;
 /// How often the ledger is read.
 const POLL_EVERY: Duration = Duration::from_millis(75);
 /// How often it is looked whether anything changed since P, while the lake does not move.
@@ -70,12 +73,14 @@ pub struct Options {
     pub slot_timeout: Duration,
     /// Compare only a part of the keys.
     pub sample: Option<Sample>,
+    /// Rewrite what differs, and compare again.
+    pub repair: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (timeout, slot_timeout) = (Duration::from_secs(60), Duration::from_secs(30));
-        Self { timeout, slot_timeout, sample: None }
+        Self { timeout, slot_timeout, sample: None, repair: false }
     }
 }
 
@@ -106,11 +111,12 @@ impl FromStr for Sample {
     }
 }
 
-/// Compares source and lake; differences are in the report, not an error.
+/// Compares source and lake; differences are in the report, not an error. With `repair` they are
+/// rewritten and compared again: the report is then of what is left.
 ///
 /// # Errors
 /// `SLOT_BLOCKED`, `TIMEOUT`, `TABLES_REWRITTEN`, `VERIFY_LOCKED` (transient), `OTHER_SYSTEM`
-/// (fatal), and those of the source and the lake.
+/// (fatal), `REPAIR` (table), and those of the source and the lake.
 pub async fn verify(
     source: &Source,
     lake: &Arc<Lake>,
@@ -118,6 +124,24 @@ pub async fn verify(
     options: &Options,
     bar: &ProgressBar,
 ) -> Result<Report> {
+    let mut repaired: Option<Repaired> = None;
+    for _ in 0..REPAIRS_MAX {
+        let (report, done) = once(source, lake, settings, (options, bar)).await?;
+        let Some(done) = done else { return Ok(Report { repaired, ..report }) };
+        repaired = Some(repaired.map_or(done, |before| before.and(done)));
+    }
+    let last = Options { repair: false, ..options.clone() };
+    let (report, _) = once(source, lake, settings, (&last, bar)).await?;
+    Ok(Report { repaired, ..report })
+}
+
+/// Compares, and repairs if that is wanted and needed.
+async fn once(
+    source: &Source,
+    lake: &Arc<Lake>,
+    settings: &Settings,
+    (options, bar): (&Options, &ProgressBar),
+) -> Result<(Report, Option<Repaired>)> {
     let mut last = Error::transient(
         "TABLES_REWRITTEN",
         "tables were rewritten during every attempt to compare them",
@@ -125,16 +149,34 @@ pub async fn verify(
     .with_cure("wait until VACUUM FULL, CLUSTER, TRUNCATE or ALTER TABLE are done");
     for _ in 0..ATTEMPTS {
         let mut session = Session::begin(source, lake, settings, options, bar).await?;
-        let compared = session.compare(lake, options, bar).await;
+        let compared = Box::pin(session.compare_and_repair(lake, options, bar)).await;
         session.close().await;
         match compared {
-            Ok(Some(report)) => return Ok(report),
+            Ok(Some(compared)) => return Ok(compared),
             Ok(None) => {}
             Err(error) if error.code() == "SCHEMA_MOVED" => last = error,
             Err(error) => return Err(error),
         }
     }
     Err(last)
+}
+
+/// Source and lake were compared.
+struct Compared {
+    report: Report,
+    pinned: Pinned,
+    overlay: Overlay,
+    hasher: RowHasher,
+    /// By place among the subjects: the keys that differ.
+    wrong: Vec<(usize, Differing)>,
+}
+
+/// What a table is compared in.
+struct View<'a> {
+    lake: &'a Lake,
+    pinned: &'a Pinned,
+    overlay: &'a Overlay,
+    hasher: &'a RowHasher,
 }
 
 /// The source's side of one attempt: slot, snapshot, tables.
@@ -175,14 +217,29 @@ impl<'a> Session<'a> {
         Ok(Self { source, settings, publications, follower, begins, client, subjects })
     }
 
+    async fn compare_and_repair(
+        &mut self,
+        lake: &Arc<Lake>,
+        options: &Options,
+        bar: &ProgressBar,
+    ) -> Result<Option<(Report, Option<Repaired>)>> {
+        let Some(mut compared) = self.compare(lake, options, bar).await? else { return Ok(None) };
+        if !options.repair || compared.report.equal {
+            return Ok(Some((compared.report, None)));
+        }
+        bar.set_message("repairing");
+        let repaired = Box::pin(repair::repair(self, lake, &mut compared)).await?;
+        Ok(Some((compared.report, Some(repaired))))
+    }
+
     /// `None` where a table was rewritten since the snapshot.
     async fn compare(
         &mut self,
         lake: &Lake,
         options: &Options,
         bar: &ProgressBar,
-    ) -> Result<Option<Report>> {
-        if !source::lock(&self.client, &self.subjects).await? {
+    ) -> Result<Option<Compared>> {
+        if self.lock(options.slot_timeout, bar).await? == Locked::Rewritten {
             return Ok(None);
         }
         bar.set_message(format!("waiting for the lake to hold {}", self.begins.consistent_point));
@@ -195,44 +252,67 @@ impl<'a> Session<'a> {
             overlay.follow(&mut self.follower, position).await?;
         }
         let hasher = RowHasher::new(options.sample);
-        let mut tables = Vec::with_capacity(self.subjects.len());
-        for subject in &self.subjects {
+        let keys_max = if options.repair { repair::KEYS_MAX } else { EXAMPLE_KEYS };
+        let (mut tables, mut wrong) = (Vec::with_capacity(self.subjects.len()), Vec::new());
+        for (at, subject) in self.subjects.iter().enumerate() {
             let name = subject.name();
             bar.set_message(name.clone());
-            let compared = self.table(lake, &pinned, &overlay, subject, (&hasher, bar)).await;
-            tables.push(compared.map_err(|e| e.with_table(&name))?);
+            let view = View { lake, pinned: &pinned, overlay: &overlay, hasher: &hasher };
+            let compared = self.table(&view, subject, (bar, keys_max)).await;
+            let (table, differing) = compared.map_err(|e| e.with_table(&name))?;
+            if !table.equal {
+                wrong.push((at, differing));
+            }
+            tables.push(table);
         }
-        Ok(Some(Report {
+        let report = Report {
             equal: tables.iter().all(|table| table.equal),
             position,
             snapshot_position: start,
             sample: options.sample.map(|sample| format!("{}/{}", sample.part, sample.of)),
             tables,
             repaired: None,
-        }))
+        };
+        Ok(Some(Compared { report, pinned, overlay, hasher, wrong }))
+    }
+
+    /// Locks all tables, at one moment at which all are free.
+    async fn lock(&mut self, patience: Duration, bar: &ProgressBar) -> Result<Locked> {
+        let since = tokio::time::Instant::now();
+        loop {
+            let locked = source::lock(&self.client, &self.subjects).await?;
+            if locked != Locked::Busy {
+                return Ok(locked);
+            }
+            if since.elapsed() >= patience {
+                let what = "a table is locked by an ALTER, TRUNCATE, VACUUM FULL or the like";
+                return Err(Error::transient("VERIFY_LOCKED", what)
+                    .with_cure("verify again once that is done"));
+            }
+            bar.set_message("waiting for a lock");
+            tokio::time::sleep(POLL_EVERY).await;
+            // A new transaction, so that nobody waits for the locks of this one.
+            self.client = source::import(self.source, &self.begins.snapshot).await?;
+        }
     }
 
     async fn table(
         &self,
-        lake: &Lake,
-        pinned: &Pinned,
-        overlay: &Overlay,
+        view: &View<'_>,
         subject: &Subject,
-        (hasher, bar): (&RowHasher, &ProgressBar),
-    ) -> Result<report::TableReport> {
-        let table = pinned.table(subject.oid());
+        (bar, keys_max): (&ProgressBar, usize),
+    ) -> Result<(TableReport, Differing)> {
+        let table = view.pinned.table(subject.oid());
         let columns = Columns::new(subject, table)?;
-        let Some(overlay) = overlay.table(subject.oid()) else {
-            return Err(Error::fatal("VERIFY_STREAM", "a table without overlay"));
-        };
-        let mut expected = Expected::new(&self.client, subject, overlay);
+        let mut expected = Expected::new(&self.client, subject, view.overlay)?;
+        let (lake, hasher) = (view.lake, view.hasher);
         let job = Job { lake, table, columns: &columns, hasher, bar };
-        let (mut report, _) = job.compare(&subject.name(), &mut expected, EXAMPLE_KEYS).await?;
+        let (mut report, differing) = job.compare(&subject.name(), &mut expected, keys_max).await?;
         if subject.insert_only {
             let note = "only inserts are published: the lake does not follow UPDATE and DELETE";
             report.notes.push(note.to_owned());
         }
-        Ok(report)
+        Ok((report, differing))
     }
 
     /// Waits until the lake stands at L or later, or stands where nothing changed until L; pins all
@@ -248,7 +328,7 @@ impl<'a> Session<'a> {
                     (self.begins.consistent_point, humantime::format_duration(timeout));
                 let what = format!(
                     "the lake stands at {stands}, the source's snapshot is of {wanted}, and tables \
-                     changed between; after {waited} it is still so"
+                     changed between or are being copied afresh; after {waited} it is still so"
                 );
                 Err(Error::transient("TIMEOUT", what).with_cure(
                     "frazil run is not running, or is behind: start it, or wait longer with \
@@ -261,8 +341,14 @@ impl<'a> Session<'a> {
     async fn wait(&self, lake: &Lake, last: &mut Option<Lsn>) -> Result<Pinned> {
         let mut looked: Option<(Lsn, tokio::time::Instant)> = None;
         loop {
-            let position = lake::position(lake).await?.committed_lsn;
+            let ledger = lake::position(lake).await?;
+            let position = ledger.committed_lsn;
             *last = Some(position);
+            // A table that is copied afresh is not at P: that ends by itself.
+            if self.subjects.iter().any(|subject| ledger.behind.contains_key(&subject.oid())) {
+                tokio::time::sleep(POLL_EVERY).await;
+                continue;
+            }
             let is_new =
                 looked.is_none_or(|(at, when)| at != position && when.elapsed() >= IDLE_EVERY);
             let is_reached = position >= self.begins.consistent_point;

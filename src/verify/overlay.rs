@@ -63,12 +63,23 @@ pub(super) struct TableOverlay {
     pub(super) rows: HashMap<Key, Option<Row>>,
     /// Without a key: how often each row was added, less how often it was taken away.
     pub(super) loose: HashMap<Tuple, i64>,
+    /// Old and new rows of the changes since [`Overlay::mark`].
+    recent: Option<Recent>,
+}
+
+/// What changed of a table.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    /// Rows whose key changed hands: the key columns are there.
+    pub(super) rows: Vec<Tuple>,
+    /// All of them.
+    pub(super) truncated: bool,
 }
 
 impl TableOverlay {
     fn new(key: Vec<usize>) -> Self {
         let (rows, loose) = (HashMap::new(), HashMap::new());
-        Self { key, truncated: false, rows, loose }
+        Self { key, truncated: false, rows, loose, recent: None }
     }
 
     /// The keys whose snapshot rows lend their TOAST values.
@@ -81,7 +92,19 @@ impl TableOverlay {
         key_of(self.key.iter().map(|&at| cells.get(at).and_then(Cell::text)))
     }
 
+    /// What changed since [`Overlay::mark`].
+    pub(super) fn recent(&self) -> Option<&Recent> {
+        self.recent.as_ref()
+    }
+
+    fn touch(&mut self, row: &Tuple) {
+        if let Some(recent) = &mut self.recent {
+            recent.rows.push(row.clone());
+        }
+    }
+
     fn insert(&mut self, cells: Tuple) {
+        self.touch(&cells);
         if self.key.is_empty() {
             return self.count(cells, 1);
         }
@@ -90,6 +113,7 @@ impl TableOverlay {
     }
 
     fn delete(&mut self, old: Old) {
+        self.touch(old.tuple());
         if self.key.is_empty() {
             return match old {
                 Old::Full(cells) => self.count(cells, -1),
@@ -102,7 +126,9 @@ impl TableOverlay {
     fn update(&mut self, old: Option<Old>, mut new: Tuple) {
         if let Some(old) = &old {
             self.fill_from_old(&mut new, old);
+            self.touch(old.tuple());
         }
+        self.touch(&new);
         if self.key.is_empty() {
             if let Some(Old::Full(before)) = old {
                 self.count(before, -1);
@@ -146,6 +172,9 @@ impl TableOverlay {
         self.rows.clear();
         self.loose.clear();
         self.truncated = true;
+        if let Some(recent) = &mut self.recent {
+            recent.truncated = true;
+        }
     }
 }
 
@@ -199,6 +228,13 @@ impl Overlay {
     /// The changes of one table.
     pub(super) fn table(&self, oid: u32) -> Option<&TableOverlay> {
         self.tables.get(&oid)
+    }
+
+    /// From here on it is remembered which rows change.
+    pub(super) fn mark(&mut self) {
+        for table in self.tables.values_mut() {
+            table.recent = Some(Recent::default());
+        }
     }
 
     fn apply(&mut self, change: Change) -> Result<()> {

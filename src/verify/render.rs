@@ -100,7 +100,8 @@ pub(super) fn uuid(value: &[u8], into: &mut Vec<u8>) {
     }
 }
 
-fn hex(value: &[u8], into: &mut Vec<u8>) {
+/// `0aff`
+pub(super) fn hex(value: &[u8], into: &mut Vec<u8>) {
     into.reserve(value.len() * 2);
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     for byte in value {
@@ -148,8 +149,8 @@ mod tests {
     #[test]
     fn dates_and_times() {
         assert_eq!(text(|i| date(0, i)), "1970-01-01");
-        assert_eq!(text(|i| date(-719_529, i)), "0001-12-31 BC".replace("12-31", "01-01"));
-        assert_eq!(text(|i| date(-719_163, i)), "0001-01-01".replace("0001-01-01", "0001-01-02"));
+        assert_eq!(text(|i| date(-719_162, i)), "0001-01-01");
+        assert_eq!(text(|i| date(-719_163, i)), "0001-12-31 BC");
         assert_eq!(text(|i| timestamp(-1, "+00", i)), "1969-12-31 23:59:59.999999+00");
         assert_eq!(text(|i| time(500_000, i)), "00:00:00.5");
     }

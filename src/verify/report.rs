@@ -69,6 +69,17 @@ pub struct Repaired {
     pub position: Lsn,
 }
 
+impl Repaired {
+    /// Both, one after the other.
+    pub(super) fn and(self, later: Self) -> Self {
+        Self {
+            rows_inserted: self.rows_inserted + later.rows_inserted,
+            keys_deleted: self.keys_deleted + later.keys_deleted,
+            position: later.position,
+        }
+    }
+}
+
 /// How the rows of one key differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Difference {

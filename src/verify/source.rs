@@ -15,10 +15,7 @@ use crate::postgres::publication::publication_info;
 use crate::postgres::quote::{identifier, literal, qualified};
 use crate::postgres::server_error::from_sql;
 use crate::postgres::sql::connect_sql;
-use crate::verify::overlay::{Key, TableOverlay, key_of};
-
-/// How long a lock may be waited for, beside a table that is being altered.
-const LOCK_TIMEOUT_MS: u32 = 30_000;
+use crate::verify::overlay::{Key, Overlay, TableOverlay, key_of};
 
 /// A row of the source as text, in column order.
 pub(super) type TextRow<'a> = [Option<&'a [u8]>];
@@ -88,8 +85,7 @@ pub(super) async fn publications(client: &Client, settings: &Settings) -> Result
 pub(super) async fn import(source: &Source, snapshot: &str) -> Result<Client> {
     let client = connect_sql(source, "verify").await?;
     let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; \
-         SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
         literal(snapshot)
     );
     client.batch_execute(&begin).await.map_err(from_sql)?;
@@ -134,28 +130,30 @@ pub(super) async fn subjects(
     Ok(subjects)
 }
 
-/// Takes ACCESS SHARE, which only an ALTER, TRUNCATE or DROP waits for, and says whether all tables
-/// are still in the files that the snapshot knows: one that was rewritten since reads empty (case
-/// 134).
-///
-/// # Errors
-/// `VERIFY_LOCKED` (transient).
-pub(super) async fn lock(client: &Client, subjects: &[Subject]) -> Result<bool> {
+/// What came of [`lock`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Locked {
+    /// All tables are locked, and in the files that the snapshot knows.
+    Yes,
+    /// One was rewritten since the snapshot, so it reads empty (case 134).
+    Rewritten,
+    /// Somebody has a stronger lock. The locks taken so far go with the transaction.
+    Busy,
+}
+
+/// Takes ACCESS SHARE, which only an ALTER, TRUNCATE or DROP waits for, and never waits itself: two
+/// that wait for each other are a deadlock, and Postgres might end the other one.
+pub(super) async fn lock(client: &Client, subjects: &[Subject]) -> Result<Locked> {
     let names = subjects.iter().map(|s| {
         let relation = &s.table.relation;
         qualified(&relation.namespace, &relation.name)
     });
     let names: Vec<String> = names.collect();
     for chunk in names.chunks(500) {
-        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", chunk.join(", "));
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", chunk.join(", "));
         match client.batch_execute(&lock).await {
             Ok(()) => {}
-            Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                let what = "a table is locked by an ALTER, TRUNCATE, VACUUM FULL or the like";
-                return Err(Error::transient("VERIFY_LOCKED", what)
-                    .with_source(e)
-                    .with_cure("verify again once that is done"));
-            }
+            Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(Locked::Busy),
             Err(e) => return Err(from_sql(e)),
         }
     }
@@ -168,7 +166,7 @@ pub(super) async fn lock(client: &Client, subjects: &[Subject]) -> Result<bool> 
           AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid)";
     let oids: Vec<u32> = subjects.iter().map(Subject::oid).collect();
     let row = client.query_one(REWRITTEN, &[&oids]).await.map_err(from_sql)?;
-    Ok(row.get::<_, i64>(0) == 0)
+    Ok(if row.get::<_, i64>(0) == 0 { Locked::Yes } else { Locked::Rewritten })
 }
 
 /// TOAST values that changed rows have from their snapshot rows, by the latter's key.
@@ -183,8 +181,15 @@ pub(super) struct Expected<'a> {
 }
 
 impl<'a> Expected<'a> {
-    pub(super) fn new(client: &'a Client, subject: &'a Subject, overlay: &'a TableOverlay) -> Self {
-        Self { client, subject, overlay, originals: overlay.origins() }
+    /// # Errors
+    /// `VERIFY_STREAM` (fatal) for a table that the overlay was not made for.
+    pub(super) fn new(
+        client: &'a Client,
+        subject: &'a Subject,
+        overlay: &'a Overlay,
+    ) -> Result<Self> {
+        let overlay = overlay.table(subject.oid()).ok_or_else(no_original)?;
+        Ok(Self { client, subject, overlay, originals: overlay.origins() })
     }
 
     /// Gives every row to `each`, with how often it is there; without a key it may be taken away

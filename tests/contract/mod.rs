@@ -49,7 +49,7 @@ use frazil::progress::Lsn;
 use frazil::window::relation::{Column, KeyForm, PgType, Relation, ReplicaIdentity};
 use uuid::Uuid;
 
-pub(crate) use lake::{Lake, on_every_catalog};
+pub(crate) use lake::{Lake, minio_settings, on_every_catalog, rest_settings};
 
 /// The files of a segment of `id int8, v text`, below a table's location.
 pub(crate) async fn segment(

@@ -1,5 +1,5 @@
-//! The targets: whatever the bytes are, there is a value or an error with a code. Also built, by its
-//! path, into the coverage-guided targets of `fuzz/`.
+//! The targets: whatever the bytes are, there is a value or an error with a code. Also built, by
+//! its path, into the coverage-guided targets of `fuzz/`.
 
 use std::str::FromStr;
 

@@ -297,16 +297,18 @@ impl Kind {
 
     fn moment(self, random: &mut StdRng) -> String {
         let micros = random.random_range(-60_000_000_000_000_000_i64..60_000_000_000_000_000);
+        let days = random.random_range(-700_000..700_000);
         match self {
-            Date => format!("date '2000-01-01' + {}", random.random_range(-700_000..700_000)),
-            Time => format!("time '00:00' + interval '{} us'", micros.rem_euclid(86_400_000_000)),
-            Timestamp => format!("timestamp '2000-01-01' + interval '{micros} us'"),
-            TimestampTz => format!("timestamptz '2000-01-01 00:00:00+00' + interval '{micros} us'"),
-            _ => format!(
-                "interval '{} mons {} days {micros} us'",
-                random.random_range(-100..100),
-                random.random_range(-100..100)
-            ),
+            Date => format!("date '2000-01-01' + {days}"),
+            Time => format!("time '00:00' + interval '{}'", clock(micros % 86_400_000_000)),
+            Timestamp => format!("timestamp '2000-01-01' + interval '{}'", clock(micros)),
+            TimestampTz => {
+                format!("timestamptz '2000-01-01 00:00:00+00' + interval '{}'", clock(micros))
+            }
+            _ => {
+                let (months, days) = (days % 100, days / 100 % 100);
+                format!("interval '{months} mons {days} days {}'", clock(micros))
+            }
         }
     }
 
@@ -337,4 +339,12 @@ fn word(random: &mut StdRng) -> String {
 
 fn uuid(n: u64) -> String {
     format!("'{:08x}-{:04x}-4000-8000-{:012x}'", n >> 32, n & 0xffff, (n >> 16) & 0xffff)
+}
+
+/// Hours, minutes and seconds: as microseconds, servers before 15 take no more than 32 bits.
+fn clock(micros: i64) -> String {
+    let (sign, micros) = (if micros < 0 { "-" } else { "" }, micros.unsigned_abs());
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+    format!("{sign}{hours}:{minutes:02}:{:02}.{micros:06}", seconds % 60)
 }

@@ -4,6 +4,7 @@ use frazil::window::relation::PgType;
 
 use super::oracle::{Case, check};
 use super::postgres::with_postgres;
+use crate::support::servers;
 
 fn array(element: PgType) -> PgType {
     PgType::Array(Box::new(element))
@@ -16,6 +17,9 @@ fn numeric(precision: u8, scale: i8) -> PgType {
 // cases: 28 29 30 31 32 36 37 38 39 40 41 42 45 49 holds
 #[test]
 fn extremes_are_exact_or_raw() {
+    if servers::is_before(15, "what the oracle is asked with") {
+        return;
+    }
     with_postgres(async |client| {
         let types = "CREATE TYPE mood AS ENUM ('sad', 'so, \"so\"', ''); \
             CREATE DOMAIN price AS numeric(12,3) CHECK (VALUE > -10); CREATE DOMAIN fee AS price;";

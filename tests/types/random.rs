@@ -6,11 +6,15 @@ use rand::{Rng, SeedableRng};
 
 use super::oracle::{Case, check};
 use super::postgres::with_postgres;
+use crate::support::servers;
 
 const VALUES_PER_TYPE: usize = 400;
 
 #[test]
 fn random_values_are_exact_or_raw() {
+    if servers::is_before(15, "what the oracle is asked with") {
+        return;
+    }
     let seed = std::env::var("FRAZIL_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
     println!("FRAZIL_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);

@@ -6,13 +6,17 @@ mod busy;
 mod differences;
 mod idle;
 mod mutations;
+mod nessie;
 mod no_writes;
+mod repair;
+mod shapes;
 mod shown;
+mod silent;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use frazil::config::{Config, RawConfig, Settings};
+use frazil::config::{Config, RawConfig, Scalar, Settings};
 use frazil::error::Result;
 use frazil::iceberg::committer::sql::SqlCommitter;
 use frazil::iceberg::committer::{Committer, LakeCommit, TableChange};
@@ -102,7 +106,7 @@ impl Scene {
 }
 
 async fn commit(
-    committer: &SqlCommitter,
+    committer: &dyn Committer,
     table: &str,
     segments: Vec<SegmentFiles>,
     truncate: bool,
@@ -116,9 +120,11 @@ async fn commit(
 }
 
 fn settings(tables: &str) -> Settings {
-    let typed =
-        format!("source: {{url: 'postgres://h/d', tables: '{tables}'}}\nlake: {{into: ./lake}}");
-    Config::resolve(RawConfig::parse(&typed, "test").unwrap()).unwrap().settings
+    let mut raw = RawConfig::default();
+    raw.source.url = Some(Scalar(String::new()));
+    raw.source.tables = Some(Scalar(tables.to_owned()));
+    raw.lake.into = Some(Scalar(".".to_owned()));
+    Config::resolve(raw).unwrap().settings
 }
 
 #[track_caller]

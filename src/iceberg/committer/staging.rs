@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::iceberg::committer::{Committer, LakeCommit, TableChange};
 use crate::iceberg::ledger::{
     LAKE_COMMIT_KEY, LEDGER_SNAPSHOTS_MAX, LedgerRecord, LeftTables, PIPELINE_KEY,
-    check_format_version, ledger_ident, new_ledger,
+    check_format_version, is_or_repairs, ledger_ident, new_ledger,
 };
 use crate::iceberg::row_delta::{RowDelta, Staged};
 use crate::iceberg::storage::LakeStorage;
@@ -195,7 +195,11 @@ impl Staging {
         }
         let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let at = record.as_ref().map(|r| r.committed_lsn);
-        let strange = seen.is_some() && seen != record.as_ref().map(|r| r.lake_commit);
+        let is_known = |r: &LedgerRecord| seen.is_none_or(|s| is_or_repairs(r.lake_commit, s));
+        let strange = match &record {
+            Some(record) => !is_known(record),
+            None => seen.is_some(),
+        };
         if at != lake_commit.base || strange {
             return Err(self.moved(record.as_ref(), lake_commit.base));
         }
