@@ -81,8 +81,7 @@ pub(super) async fn connect(
     // The slot is ours only now: whoever had it until then may have moved P.
     check_not_moved(lake, committed_lsn).await?;
     stats.resumed(committed_lsn);
-    let (slot, tables) = (&settings.slot, states.len());
-    tracing::info!(slot, position = %committed_lsn, tables, binary, "following the stream");
+    say_following(settings, committed_lsn, states.len(), binary);
     let interval = if until.is_some() { EAGER_FEEDBACK } else { stream.status_interval() };
     let context = Context {
         source: source.clone(),
@@ -93,18 +92,14 @@ pub(super) async fn connect(
         shutdown: shutdown.clone(),
         stats: Arc::clone(stats),
     };
+    let tables = (client, publications, version);
     let mut flow = Flow {
         stream,
         intake: Intake::new(committed_lsn, ahead(&states, committed_lsn), settings.max_value_bytes),
         window: Window::first(committed_lsn),
         committing: None,
         writers: Writers::new(Arc::clone(lake), settings.window_bytes_max / 2),
-        tables: Tables::new(
-            (client, publications, version),
-            settings.tables.clone(),
-            binary,
-            states,
-        ),
+        tables: Tables::new(tables, settings.tables.clone(), binary, states),
         refreshes: Refreshes::new(context),
         progress: Progress::resume(committed_lsn),
         position: Position { timeline: identity.timeline, system_id: identity.system_id },
@@ -140,6 +135,11 @@ impl Flow {
         self.refreshes.resume(&ledger.behind);
         if has_capture { self.look().await } else { Ok(()) }
     }
+}
+
+fn say_following(settings: &Settings, position: Lsn, tables: usize, binary: bool) {
+    let slot = &settings.slot;
+    tracing::info!(slot, %position, tables, binary, "following the stream");
 }
 
 async fn check_not_moved(lake: &Lake, committed_lsn: Lsn) -> Result<()> {

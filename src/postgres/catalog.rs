@@ -155,8 +155,7 @@ pub async fn server_version(client: &Client) -> Result<u32> {
 }
 
 /// Where the server's WAL ends, unwritten parts included: an asynchronous commit is visible before
-/// it
-/// is written.
+/// it is written.
 pub async fn wal_position(client: &Client) -> Result<Lsn> {
     let sql = "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() \
                THEN pg_catalog.pg_last_wal_replay_lsn() \

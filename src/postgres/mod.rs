@@ -6,8 +6,7 @@
 //! - [`tunnel`]: a wire of ours under somebody else's client.
 //! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has; [`unannounced`]: what
 //!   changes there without an event.
-//! - [`ddl_capture`], [`ddl_message`]: event triggers on the source, and what they say in the
-//! stream.
+//! - [`ddl_capture`], [`ddl_message`]: event triggers on the source, and what they say.
 //! - [`check`]: whether all that is fit to be replicated.
 //! - [`server_error`]: what Postgres's errors mean for frazil.
 

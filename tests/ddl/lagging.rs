@@ -1,5 +1,4 @@
-//! The catalog is ahead of the stream: frazil reads changes of a shape that the table has no
-//! longer.
+//! The catalog is ahead of the stream: frazil reads changes of a shape that is gone.
 
 use super::stage::in_both_modes;
 

@@ -1,6 +1,5 @@
 //! Tables and schemas that change their names: the lake's name stays, and a new table of an old
-//! name
-//! is another table.
+//! name is another table.
 
 use super::stage::in_every_way;
 

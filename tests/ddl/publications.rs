@@ -79,11 +79,13 @@ async fn new_tables_of_a_publication_of_all() {
                     "CREATE TABLE made(id int PRIMARY KEY, v text)",
                     "INSERT INTO made VALUES (1, 'x')",
                     "CREATE TABLE selected AS SELECT id, a FROM t",
-                    "BEGIN; CREATE TABLE at_once(id int PRIMARY KEY); INSERT INTO at_once VALUES (1); COMMIT",
+                    "BEGIN; CREATE TABLE at_once(id int PRIMARY KEY); \
+                     INSERT INTO at_once VALUES (1); COMMIT",
                     "CREATE TABLE empty(id int PRIMARY KEY)",
                 ])
                 .await;
-            let tables = ["public.t", "public.made", "public.selected", "public.at_once", "public.empty"];
+            let tables =
+                ["public.t", "public.made", "public.selected", "public.at_once", "public.empty"];
             stage.settles_equal(&tables).await;
         })
         .await;

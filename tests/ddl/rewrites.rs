@@ -105,8 +105,7 @@ async fn a_rewrite_that_changes_no_row_copies_nothing() {
             .await;
         stage.settles_equal(&["public.t"]).await;
         assert!(!stage.log().contains("copied afresh"), "{:?}: {}", stage.mode, stage.log());
-        // Only the stream can say that a type was changed without USING; a start looks at the
-        // catalog.
+        // Only the stream can say that a type was changed without USING.
         if stage.mode == Mode::Capture && stage.position == Position::Live {
             stage.ddl(&["ALTER TABLE t ALTER b TYPE bigint"]).await;
             stage.settles_equal(&["public.t"]).await;

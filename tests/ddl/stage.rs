@@ -1,6 +1,5 @@
 //! A scene whose DDL comes in every way it can: with the DDL capture and without it, under a
-//! running
-//! frazil and while it is down.
+//! running frazil and while it is down.
 
 use std::collections::BTreeMap;
 
