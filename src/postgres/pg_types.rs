@@ -148,18 +148,6 @@ impl PgTypes {
         self.types.get(&oid).map_or("unknown", |row| &row.name)
     }
 
-    /// The oid of what a domain comes down to; of any other type, its own.
-    pub(crate) fn base(&self, oid: u32) -> u32 {
-        let mut oid = oid;
-        for _ in 0..DEPTH_MAX {
-            match self.types.get(&oid).and_then(|row| row.base) {
-                Some((base, _)) => oid = base,
-                None => break,
-            }
-        }
-        oid
-    }
-
     fn resolve_within(&self, oid: u32, typmod: i32, depth: usize) -> PgType {
         let Some((row, depth)) = self.types.get(&oid).zip(depth.checked_sub(1)) else {
             return PgType::Opaque;

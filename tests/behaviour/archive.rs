@@ -4,7 +4,7 @@ use crate::support::frazil::Frazil;
 
 use super::scene::Scene;
 
-async fn ids(scene: &mut Scene) -> Vec<String> {
+fn ids(scene: &mut Scene) -> Vec<String> {
     let rows = scene.lake.query_now("SELECT id FROM {public.t} ORDER BY id");
     rows.into_iter().map(|row| row[0].clone().unwrap()).collect()
 }
@@ -24,12 +24,12 @@ async fn deletes_and_truncates_that_are_not_published() {
     scene.catch_up().succeeded();
     scene.sql("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (3, 'c')").await;
     scene.catch_up().succeeded();
-    assert_eq!(ids(&mut scene).await, ["1", "2", "3"]);
+    assert_eq!(ids(&mut scene), ["1", "2", "3"]);
     scene
         .sql("UPDATE t SET v = 'new' WHERE id = 3; TRUNCATE t; INSERT INTO t VALUES (4, 'd')")
         .await;
     scene.catch_up().succeeded();
-    assert_eq!(ids(&mut scene).await, ["1", "2", "3", "4"]);
+    assert_eq!(ids(&mut scene), ["1", "2", "3", "4"]);
     let three = scene.lake.query_now("SELECT v FROM {public.t} WHERE id = 3");
     assert_eq!(three, [[Some("new".to_owned())]]);
 }

@@ -14,8 +14,11 @@ use frazil::window::relation::PgType;
 use frazil::window::render::render;
 use frazil::window::wire::{CopyTuple, Field, Framing, WalTuple, be16, be32, has_unchanged, skip};
 
-/// By name: what is done with the bytes.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+/// What is done with the bytes, by name.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 6] = [
     ("pgoutput", pgoutput),
     ("copy_binary", copy_binary),
     ("numeric", numeric),

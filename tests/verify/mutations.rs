@@ -11,8 +11,11 @@ const RUNS: u64 = 30;
 const ROWS: i64 = 200;
 const SEED: u64 = 300;
 
+/// Rows, deleted keys, and what verify must say of them.
+type Mutation = (Vec<(i64, String)>, Vec<i64>, (u64, u64, u64));
+
 /// What is done to the lake, as (rows, deleted keys), and the (missing, extra, differing) it makes.
-fn mutation(random: &mut StdRng) -> (Vec<(i64, String)>, Vec<i64>, (u64, u64, u64)) {
+fn mutation(random: &mut StdRng) -> Mutation {
     let id = random.random_range(1..=ROWS);
     let was = format!("v{id}");
     match random.random_range(0..5) {

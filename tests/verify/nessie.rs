@@ -29,7 +29,7 @@ impl Scene {
 
     /// As [`super::Scene::tamper`].
     async fn tamper(&self, rows: &[(i64, &str)], deleted: &[i64]) {
-        let settings = contract::rest_settings(&self.branch.uri(), &self.branch);
+        let settings = contract::rest_settings(self.branch.uri(), &self.branch);
         let storage = contract::minio_settings().await;
         let committer = RestCommitter::connect(settings, storage, "frazil").await.unwrap();
         let table = committer.table(&table_ident("public", "t")).await.unwrap().unwrap();
