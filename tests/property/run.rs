@@ -49,7 +49,11 @@ impl Scene {
     }
 
     fn catch_up(&self) -> Finished {
-        self.run().arg("--until-caught-up").finish()
+        let ended = self.run().arg("--until-caught-up").finish();
+        if std::env::var_os("FRAZIL_SEED").is_some() {
+            eprintln!("{}", ended.stderr);
+        }
+        ended
     }
 
     async fn sql(&self, sql: &str) {
@@ -173,6 +177,9 @@ async fn round(scene: &mut Scene) {
             scene.work().await;
             let run = scene.run().failpoints(&format!("{point}={nth}*off->return"));
             let ended = run.arg("--until-caught-up").finish();
+            if std::env::var_os("FRAZIL_SEED").is_some() {
+                eprintln!("{point} {nth}: {:?}\n{}", ended.code, ended.stderr);
+            }
             assert_ne!(ended.code, Some(1), "seed {}: {}", scene.seed, ended.stderr);
         }
     }
