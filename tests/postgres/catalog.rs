@@ -86,15 +86,11 @@ async fn types_are_resolved() {
         ("t", PgType::Text),
         ("v", PgType::Text),
         ("c", PgType::Text),
-        ("j", PgType::Text),
+        ("j", PgType::Json),
         ("jb", PgType::Jsonb),
         ("x", PgType::Text),
         ("u", PgType::Uuid),
         ("ia", array(PgType::Int4)),
-        ("p", PgType::Opaque),
-        ("pp", PgType::Opaque),
-        ("m", PgType::Opaque),
-        ("ip", PgType::Opaque),
         ("ts", PgType::TimestampTz),
         ("iv", PgType::Interval),
         ("o", PgType::Oid),
@@ -102,9 +98,18 @@ async fn types_are_resolved() {
         ("ch", PgType::Text),
         ("na", PgType::Text),
         ("by", PgType::Bytea),
-        ("r", PgType::Opaque),
     ] {
         assert_eq!(of(name), Some(wanted), "{name}");
+    }
+    for (name, kind) in [
+        ("p", "Composite("),
+        ("pp", "Array(Composite("),
+        ("m", "Money"),
+        ("ip", "Written("),
+        ("r", "Written("),
+    ] {
+        let found = format!("{:?}", of(name).unwrap());
+        assert!(found.starts_with(kind), "{name}: {found}");
     }
     assert_eq!((of("gone"), of("gen")), (None, None));
     let fast = table.relation.columns.last().unwrap();
