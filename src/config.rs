@@ -7,6 +7,7 @@ mod lake;
 mod patterns;
 mod publish;
 mod raw;
+mod types;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 
 use crate::error::{Error, Result};
+use crate::window::rules::TypeRules;
 
 pub use lake::LakeSettings;
 pub use patterns::Patterns;
@@ -87,6 +89,8 @@ pub struct Settings {
     pub window_bytes_max: usize,
     /// The largest single message that is accepted, in bytes.
     pub max_value_bytes: usize,
+    /// Lake types of columns, and what happens to values without a place in them.
+    pub types: TypeRules,
 }
 
 /// Where the source and the lake are, and how to treat them.
@@ -156,6 +160,7 @@ impl Config {
             commit_interval: duration("commit.interval", raw.commit.interval, "5s")?,
             window_bytes_max: window_bytes(raw.memory.window_bytes_max)?,
             max_value_bytes: value_bytes(raw.memory.max_value_bytes)?,
+            types: types::resolve(raw.types, raw.values)?,
         };
         Ok(Self { source: url.into(), lake, publish, tag_interval, settings })
     }

@@ -178,7 +178,7 @@ pub(crate) async fn selected(
     publications: &[String],
     settings: &Settings,
 ) -> Result<Vec<SourceTable>> {
-    let tables = catalog::load_relations(client, publications, None).await?;
+    let tables = catalog::load_relations(client, publications, None, &settings.types).await?;
     let chosen: Vec<SourceTable> = tables
         .into_iter()
         .filter(|t| settings.tables.selects(&t.relation.namespace, &t.relation.name))
@@ -192,6 +192,11 @@ pub(crate) async fn selected(
     }
     for table in &chosen {
         refuse_unsupported(table)?;
+    }
+    if let Some(place) = settings.types.unmatched(|| chosen.iter().map(|t| &t.relation)).first() {
+        let message = format!("`types:` or `values:` name {place}, which is not published");
+        return Err(Error::config("TYPE_OVERRIDE", message)
+            .with_cure("correct the name, or take it out of the configuration"));
     }
     Ok(chosen)
 }

@@ -99,6 +99,9 @@ pub(super) fn compare(known: &SourceFacts, now: &SourceTable) -> Option<String> 
     if let Some(column) = before.columns.iter().find(is_another) {
         return Some(format!("the column {} was dropped and added again", column.name));
     }
+    if let Some(column) = before.stored_otherwise(&now.relation) {
+        return Some(format!("the column {} has another lake type by the settings", column.name));
+    }
     unannounced(known, now).map(str::to_owned)
 }
 

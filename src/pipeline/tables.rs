@@ -15,12 +15,13 @@ use iceberg::TableIdent;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use crate::config::Patterns;
+use crate::config::{Patterns, Settings};
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::pgoutput::WireRelation;
 use crate::progress::Lsn;
 use crate::window::relation::{Column, Relation};
+use crate::window::rules::TypeRules;
 
 use super::facts::{
     self, SourceFacts, Stale, at_attnum, compare, constant, has_same_columns, is_described_by,
@@ -78,6 +79,7 @@ pub(crate) struct Tables {
     client: Client,
     publications: Vec<String>,
     selection: Patterns,
+    types: TypeRules,
     is_binary: bool,
     by_oid: Arc<HashMap<u32, TableState>>,
     targets: Arc<HashMap<u32, Arc<ParquetTarget>>>,
@@ -97,7 +99,7 @@ impl Tables {
     /// sends binary values.
     pub(crate) fn new(
         (client, publications): (Client, Vec<String>),
-        selection: Patterns,
+        settings: &Settings,
         is_binary: bool,
         states: HashMap<u32, TableState>,
     ) -> Self {
@@ -105,7 +107,8 @@ impl Tables {
         Self {
             client,
             publications,
-            selection,
+            selection: settings.tables.clone(),
+            types: settings.types.clone(),
             is_binary,
             by_oid: Arc::new(states),
             targets: Arc::new(targets),
@@ -389,7 +392,7 @@ impl Tables {
 
     /// The source tables as they are now; in bounded time, for the loop waits.
     async fn load(&self, oids: Option<&[u32]>) -> Result<Vec<SourceTable>> {
-        let asked = catalog::load_relations(&self.client, &self.publications, oids);
+        let asked = catalog::load_relations(&self.client, &self.publications, oids, &self.types);
         tokio::time::timeout(CATALOG_PATIENCE, asked).await.map_err(|_| {
             Error::transient("CATALOG_TIMEOUT", "the source's catalog did not answer in time")
         })?

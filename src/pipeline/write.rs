@@ -312,7 +312,9 @@ pub(crate) struct DataWriter {
 
 impl DataWriter {
     pub(crate) fn new(lake: Arc<Lake>, target: Arc<ParquetTarget>) -> Result<Self> {
-        let decoder = TupleDecoder::new(all_columns(&target.relation, &target.plain)?)?;
+        let relation = &target.relation;
+        let decoder = TupleDecoder::new(all_columns(relation, &target.plain)?)?
+            .with_rules(relation.rules, &relation.key);
         let (plain, raw, done) = (None, None, Vec::new());
         Ok(Self { lake, target, decoder, plain, raw, done, rows: 0, wrote_raw: false })
     }

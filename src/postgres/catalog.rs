@@ -14,6 +14,7 @@ use crate::postgres::pgoutput::WireRelation;
 use crate::postgres::server_error::from_sql;
 use crate::postgres::unannounced::{self, Unannounced};
 use crate::window::relation::{Column, Relation, ReplicaIdentity};
+use crate::window::rules::{TypeRules, ValueRules};
 
 /// A published table as the catalog has it now.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,14 +63,18 @@ pub struct ColumnDefault {
 
 /// Every table that `publications` show, or those of them with one of `oids`, by oid. Read in one
 /// go per question, so call it inside a REPEATABLE READ transaction where that matters.
+///
+/// # Errors
+/// `TYPE_OVERRIDE` where the settings give a column a lake type that it can't have.
 pub async fn load_relations(
     client: &Client,
     publications: &[String],
     oids: Option<&[u32]>,
+    rules: &TypeRules,
 ) -> Result<Vec<SourceTable>> {
     let version = server_version(client).await?;
     let published = published(client, version, publications, oids).await?;
-    let mut tables = assemble(client, version, &published).await?;
+    let mut tables = assemble(client, version, &published, rules).await?;
     let oids: Vec<u32> = tables.iter().map(|table| table.relation.oid).collect();
     let mut unannounced = unannounced::load(client, publications, &oids).await?;
     for table in &mut tables {
@@ -83,17 +88,23 @@ pub async fn load_relations(
 
 /// The tables `oids` as they would be published without a column list or row filter: for looking
 /// at them before there is a publication.
-pub async fn load_unpublished(client: &Client, oids: &[u32]) -> Result<Vec<SourceTable>> {
+pub async fn load_unpublished(
+    client: &Client,
+    oids: &[u32],
+    rules: &TypeRules,
+) -> Result<Vec<SourceTable>> {
     let version = server_version(client).await?;
     let published = oids.iter().map(|oid| (*oid, Published::default())).collect();
-    assemble(client, version, &published).await
+    assemble(client, version, &published, rules).await
 }
 
 async fn assemble(
     client: &Client,
     version: u32,
     published: &HashMap<u32, Published>,
+    rules: &TypeRules,
 ) -> Result<Vec<SourceTable>> {
+    let unchecked_encoding = has_unchecked_encoding(client).await?;
     let oids: Vec<u32> = published.keys().copied().collect();
     let classes = client.query(CLASSES, &[&oids]).await.map_err(from_sql)?;
     let attributes = client.query(&attributes_sql(version), &[&oids]).await.map_err(from_sql)?;
@@ -107,9 +118,37 @@ async fn assemble(
         let Some(published) = published.get(&oid) else { continue };
         let attributes = attributes.get(&oid).map(Vec::as_slice).unwrap_or_default();
         let keys = keys.get(&oid).map(Vec::as_slice).unwrap_or_default();
-        tables.push(table(class, attributes, keys, published, &types)?);
+        let mut table = table(class, attributes, keys, published, &types)?;
+        apply_rules(&mut table.relation, &types, rules)?;
+        table.relation.rules.unchecked_encoding = unchecked_encoding;
+        tables.push(table);
     }
     Ok(tables)
+}
+
+/// Whether the server knows nothing of the encoding of its texts, which may be no UTF-8 then.
+pub async fn has_unchecked_encoding(client: &Client) -> Result<bool> {
+    let sql = "SELECT pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'";
+    Ok(client.query_one(sql, &[]).await.map_err(from_sql)?.get(0))
+}
+
+/// Gives columns the lake types that the settings want, and the table its rules.
+fn apply_rules(relation: &mut Relation, types: &PgTypes, rules: &TypeRules) -> Result<()> {
+    let (namespace, table) = (&relation.namespace, &relation.name);
+    relation.rules.unrepresentable = rules.of_table(namespace, table);
+    for column in &mut relation.columns {
+        let Some(wanted) = rules.of_column(namespace, table, &column.name) else { continue };
+        let (base, typmod) = types.base(column.type_oid, column.typmod);
+        let plain = column.pg_type.clone();
+        column.pg_type = wanted.apply(plain, base, typmod).map_err(|why| {
+            let name = types.name(column.type_oid);
+            Error::config("TYPE_OVERRIDE", format!("`types:` can't be obeyed: {why}, not {name}"))
+                .with_table(format!("{namespace}.{table}"))
+                .with_column(&column.name)
+                .with_cure("correct `types:` in the configuration, see docs/types.md")
+        })?;
+    }
+    Ok(())
 }
 
 fn by_oid(rows: &[Row]) -> HashMap<u32, Vec<&Row>> {
@@ -270,6 +309,7 @@ fn table(
             columns,
             key: key.indexes,
             identity,
+            rules: ValueRules::default(),
         },
         relfilenode: class.get("relfilenode"),
         attribute_xmins: xmins.collect::<Vec<_>>().join(","),

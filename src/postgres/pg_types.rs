@@ -148,16 +148,16 @@ impl PgTypes {
         self.types.get(&oid).map_or("unknown", |row| &row.name)
     }
 
-    /// The oid of what a domain comes down to; of any other type, its own.
-    pub(crate) fn base(&self, oid: u32) -> u32 {
-        let mut oid = oid;
+    /// The oid and type modifier of what a domain comes down to; of any other type, its own.
+    pub(crate) fn base(&self, oid: u32, typmod: i32) -> (u32, i32) {
+        let mut at = (oid, typmod);
         for _ in 0..DEPTH_MAX {
-            match self.types.get(&oid).and_then(|row| row.base) {
-                Some((base, _)) => oid = base,
+            match self.types.get(&at.0).and_then(|row| row.base) {
+                Some(base) => at = base,
                 None => break,
             }
         }
-        oid
+        at
     }
 
     fn resolve_within(&self, oid: u32, typmod: i32, depth: usize) -> PgType {

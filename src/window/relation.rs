@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::decode::arrow_type;
+use super::rules::ValueRules;
+
 /// A Postgres type as frazil stores it: domains are resolved to their base, enum labels are text.
 /// The mapping is `docs/types.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,12 +276,44 @@ pub struct Relation {
     pub key: Vec<usize>,
     /// What an UPDATE or DELETE sends of the old row.
     pub identity: ReplicaIdentity,
+    /// How its values are read; by the settings and the database, so not kept in the lake.
+    #[serde(skip)]
+    pub rules: ValueRules,
 }
 
 impl Relation {
     /// `namespace.name`, for messages.
     pub fn display(&self) -> String {
         format!("{}.{}", self.namespace, self.name)
+    }
+
+    /// Takes the types of `now` for columns that are stored as before, and its rules: what is known
+    /// of a type may have changed while the lake's type did not.
+    pub fn renew_types(&mut self, now: &Self) {
+        self.rules = now.rules;
+        for column in &mut self.columns {
+            let same = |c: &&Column| {
+                (c.attnum, c.type_oid, c.typmod) == (column.attnum, column.type_oid, column.typmod)
+            };
+            if let Some(now) = now.columns.iter().find(same)
+                && arrow_type(&now.pg_type) == arrow_type(&column.pg_type)
+            {
+                column.pg_type = now.pg_type.clone();
+            }
+        }
+    }
+
+    /// A column of `now` that is declared as before and stored as another type; `types:` was
+    /// changed, or `lc_monetary`.
+    pub fn stored_otherwise<'a>(&self, now: &'a Self) -> Option<&'a Column> {
+        let is_other = |now: &&Column| {
+            let same = |c: &&Column| {
+                (c.attnum, c.type_oid, c.typmod) == (now.attnum, now.type_oid, now.typmod)
+            };
+            let before = self.columns.iter().find(same);
+            before.is_some_and(|c| arrow_type(&c.pg_type) != arrow_type(&now.pg_type))
+        };
+        now.columns.iter().find(is_other)
     }
 
     /// Lake field ids of the key, in column order.
