@@ -26,6 +26,9 @@ pub(crate) struct SourceFacts {
     pub(crate) relfilenode: u32,
     /// `xmin` of each column's row in `pg_attribute`: another one means ALTER TABLE.
     pub(crate) attributes: String,
+    /// The largest attribute number there had been, as far as the stream has come.
+    #[serde(default)]
+    pub(crate) attnum_max: i16,
     /// What changes without an event; not known of a table that an older frazil copied.
     #[serde(default)]
     pub(crate) unannounced: Option<Unannounced>,
@@ -38,6 +41,7 @@ impl SourceFacts {
             relation: table.relation.clone(),
             relfilenode: table.relfilenode,
             attributes: table.attribute_xmins.clone(),
+            attnum_max: table.attnum_max,
             unannounced: Some(table.unannounced.clone()),
         }
     }
@@ -81,6 +85,31 @@ pub(super) fn has_same_columns(known: &SourceFacts, now: &SourceTable) -> bool {
         relation.columns.iter().map(|column| (column.attnum, column.name.clone())).collect()
     };
     columns(&known.relation) == columns(&now.relation)
+}
+
+/// Why the catalog, which may be ahead of the stream, can't say which column a new one of
+/// `relation` is: another one came and went before it, or came and is not in the stream.
+pub(super) fn ambiguous(
+    known: &SourceFacts,
+    now: &SourceTable,
+    relation: &Relation,
+) -> Option<String> {
+    let columns = || relation.columns.iter().map(|column| column.attnum);
+    let before = known.relation.columns.iter().map(|column| column.attnum);
+    let before = before.max().unwrap_or(0).max(known.attnum_max);
+    let live: HashSet<i16> = now
+        .attribute_xmins
+        .split(',')
+        .filter_map(|attribute| attribute.split(':').next()?.parse().ok())
+        .collect();
+    let is_published = |attnum| at_attnum(&now.relation, attnum).is_some();
+    let is_lacking = |attnum: &i16| {
+        let is_here = columns().any(|here| here == *attnum);
+        !live.contains(attnum) || (is_published(*attnum) && !is_here)
+    };
+    let newest = columns().max().unwrap_or(0);
+    let lacking = ((before + 1)..newest).find(is_lacking)?;
+    Some(format!("what became of its column number {lacking} is not known"))
 }
 
 pub(super) fn stale(relation: &Relation, cause: impl Into<String>) -> Stale {

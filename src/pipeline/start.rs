@@ -136,7 +136,7 @@ impl Flow {
         let new = self.tables.new_tables(source_tables, |_| false);
         self.refresh(stale.into_iter().chain(new).collect());
         self.refreshes.resume(&ledger.behind);
-        if has_capture { self.look().await } else { Ok(()) }
+        self.look().await
     }
 }
 

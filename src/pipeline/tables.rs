@@ -241,7 +241,10 @@ impl Tables {
         let learned = match relation {
             Ok(relation) => {
                 let before = &state.facts;
-                let cause = fresh.as_ref().and_then(|fresh| facts::unannounced(before, fresh));
+                let cause = fresh.as_ref().and_then(|fresh| {
+                    let rows = facts::unannounced(before, fresh).map(str::to_owned);
+                    rows.or_else(|| facts::ambiguous(before, fresh, &relation))
+                });
                 match cause {
                     Some(cause) => Learned::Stale(stale(&before.relation, cause)),
                     None => self.evolution(state, wire, fresh, relation)?,
@@ -271,6 +274,8 @@ impl Tables {
             refuse_text(before, added.iter().copied())?;
         }
         let mut facts = SourceFacts { relation: relation.clone(), ..state.facts.clone() };
+        let newest = relation.columns.iter().map(|column| column.attnum).max();
+        facts.attnum_max = facts.attnum_max.max(newest.unwrap_or(0));
         let mut constants = Vec::new();
         if let Some(fresh) = &fresh {
             facts.relfilenode = fresh.relfilenode;
@@ -385,11 +390,11 @@ impl Tables {
                     silent.push(((*now).clone(), Some(cause)));
                 }
                 Some(cause) => found.push(stale(&now.relation, cause)),
-                None if !state.facts.differ(now) => {}
-                None if has_same_columns(&state.facts, now) => {
+                None if !has_same_columns(&state.facts, now) => silent.push(((*now).clone(), None)),
+                None if state.facts.differ(now) => {
                     moved.push((*oid, SourceFacts::of(now)));
                 }
-                None => silent.push(((*now).clone(), None)),
+                None => {}
             }
         }
         self.take_over_facts(moved);
@@ -485,8 +490,8 @@ impl Tables {
         let states = Arc::make_mut(&mut self.by_oid);
         for (oid, facts) in moved {
             if let Some(state) = states.get_mut(&oid) {
-                let relation = state.facts.relation.clone();
-                state.facts = SourceFacts { relation, ..facts };
+                let (relation, attnum_max) = (state.facts.relation.clone(), state.facts.attnum_max);
+                state.facts = SourceFacts { relation, attnum_max, ..facts };
                 state.facts_changed = true;
             }
         }

@@ -42,6 +42,8 @@ pub struct SourceTable {
     pub estimated_rows: f32,
     /// `pg_class.relpages`, of 8 KiB as a rule.
     pub relpages: i32,
+    /// `pg_class.relnatts`: the largest attribute number there ever was.
+    pub attnum_max: i16,
     /// Columns of the true key that no publication shows: then there is no usable key.
     pub unpublished_key: Vec<String>,
     /// The primary key is deferrable, so it is treated as none (case 74).
@@ -204,7 +206,7 @@ const CLASSES: &str = "\
     SELECT c.oid, n.nspname::text AS namespace, c.relname::text AS name, c.relfilenode, \
            c.relkind::text AS kind, c.relispartition AS is_partition, \
            c.relpersistence::text AS persistence, c.relreplident::text AS identity, \
-           c.reltuples AS estimated_rows, c.relpages \
+           c.reltuples AS estimated_rows, c.relpages, c.relnatts \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.oid = ANY($1) ORDER BY c.oid";
 
@@ -340,6 +342,7 @@ pub(super) fn table(
         missing: shown.iter().map(|attribute| column_default(attribute)).collect(),
         estimated_rows: class.estimated_rows,
         relpages: class.relpages,
+        attnum_max: class.relnatts,
         unpublished_key: key.unpublished,
         deferrable_key: key.deferrable,
         unannounced: Unannounced { published: published.restrictions(), ..Unannounced::default() },
