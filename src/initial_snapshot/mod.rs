@@ -181,7 +181,7 @@ pub(crate) async fn selected(
     publications: &[String],
     settings: &Settings,
 ) -> Result<Vec<SourceTable>> {
-    let tables = catalog::load_relations(client, publications, None).await?;
+    let tables = catalog::load_relations(client, publications, None, &settings.types).await?;
     let mut chosen: Vec<SourceTable> = tables
         .into_iter()
         .filter(|t| settings.tables.selects(&t.relation.namespace, &t.relation.name))
@@ -194,6 +194,11 @@ pub(crate) async fn selected(
         .with_cure("see what is published: SELECT * FROM pg_publication_tables"));
     }
     chosen.iter_mut().for_each(|table| settings.choose_key(&mut table.relation));
+    if let Some(place) = settings.types.unmatched(|| chosen.iter().map(|t| &t.relation)).first() {
+        let message = format!("`types:` or `values:` name {place}, which is not published");
+        return Err(Error::config("TYPE_OVERRIDE", message)
+            .with_cure("correct the name, or take it out of the configuration"));
+    }
     Ok(chosen)
 }
 

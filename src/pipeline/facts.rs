@@ -12,6 +12,7 @@ use crate::postgres::pgoutput::{WireColumn, WireRelation};
 use crate::postgres::unannounced::Unannounced;
 use crate::window::decode::{DecodedColumn, TupleDecoder, arrow_type};
 use crate::window::relation::{Column, KeyForm, PgType, Relation, ReplicaIdentity};
+use crate::window::rules::ValueRules;
 use crate::window::wire::WalTuple;
 
 /// Table property: the source table as of `frazil.position`, as JSON ([`SourceFacts`]).
@@ -128,7 +129,17 @@ pub(super) fn compare(known: &SourceFacts, now: &SourceTable) -> Option<String> 
     if let Some(column) = before.columns.iter().find(is_another) {
         return Some(format!("the column {} was dropped and added again", column.name));
     }
+    if let Some(cause) = stored_otherwise(known, now) {
+        return Some(cause);
+    }
     unannounced(known, now).map(str::to_owned)
+}
+
+/// Why the lake can't go on with how it stores a column that is declared as before: `types:` was
+/// changed, or an older frazil knew less of the type.
+pub(super) fn stored_otherwise(known: &SourceFacts, now: &SourceTable) -> Option<String> {
+    let column = known.relation.stored_otherwise(&now.relation)?;
+    Some(format!("the column {} has another lake type by now", column.name))
 }
 
 pub(super) fn unannounced(facts: &SourceFacts, now: &SourceTable) -> Option<&'static str> {
@@ -339,8 +350,8 @@ pub(super) fn missing_value(table: &SourceTable, attnum: i16) -> Option<String> 
 }
 
 /// The value that rows from before the column was added have, as one row of the column's type.
-/// `None` where it has no place in that type.
-pub(super) fn constant(column: &Column, text: &str) -> Result<Option<ArrayRef>> {
+/// `None` where it has no place in that type, by the table's `rules`.
+pub(super) fn constant(column: &Column, text: &str, rules: ValueRules) -> Result<Option<ArrayRef>> {
     let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
     let mut tuple = vec![b't'];
     tuple.extend_from_slice(&length.to_be_bytes());
@@ -349,8 +360,13 @@ pub(super) fn constant(column: &Column, text: &str) -> Result<Option<ArrayRef>> 
         name: column.name.clone(),
         pg_type: column.pg_type.clone(),
         data_type: arrow_type(&column.pg_type),
-    })])?;
+    })])?
+    .with_rules(rules, &[]);
     decoder.decode::<WalTuple>(&tuple, &mut [0])?;
     let decoded = decoder.finish()?;
-    Ok(decoded.columns.into_iter().next().filter(|_| decoded.raw.is_empty()))
+    Ok(decoded
+        .columns
+        .into_iter()
+        .next()
+        .filter(|_| decoded.raw.is_empty() && decoded.clamped == 0))
 }

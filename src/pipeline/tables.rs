@@ -15,7 +15,7 @@ use iceberg::TableIdent;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use crate::config::Patterns;
+use crate::config::{Patterns, Settings};
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::ddl_capture::capture_token;
@@ -23,6 +23,7 @@ use crate::postgres::ddl_message::DdlMessage;
 use crate::postgres::pgoutput::WireRelation;
 use crate::progress::Lsn;
 use crate::window::relation::{Column, Relation};
+use crate::window::rules::TypeRules;
 
 use super::facts::{
     self, SourceFacts, Stale, at_attnum, compare, constant, has_same_columns, is_described_by,
@@ -83,6 +84,7 @@ pub(crate) struct Tables {
     client: Client,
     publications: Vec<String>,
     selection: Patterns,
+    types: TypeRules,
     is_binary: bool,
     by_oid: Arc<HashMap<u32, TableState>>,
     targets: Arc<HashMap<u32, Arc<ParquetTarget>>>,
@@ -110,7 +112,7 @@ impl Tables {
     /// `is_binary`: the stream sends binary values.
     pub(crate) fn new(
         (client, publications, version): (Client, Vec<String>, u32),
-        selection: Patterns,
+        settings: &Settings,
         is_binary: bool,
         states: HashMap<u32, TableState>,
     ) -> Self {
@@ -118,7 +120,8 @@ impl Tables {
         Self {
             client,
             publications,
-            selection,
+            selection: settings.tables.clone(),
+            types: settings.types.clone(),
             is_binary,
             by_oid: Arc::new(states),
             targets: Arc::new(targets),
@@ -132,6 +135,10 @@ impl Tables {
             check_due: false,
             checked: Instant::now(),
         }
+    }
+
+    pub(super) fn type_rules(&self) -> &TypeRules {
+        &self.types
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -280,7 +287,7 @@ impl Tables {
                     return Ok(Learned::Stale(stale(before, cause)));
                 }
                 let Some(text) = missing_value(fresh, column.attnum) else { continue };
-                let Some(value) = constant(column, &text)? else {
+                let Some(value) = constant(column, &text, relation.rules)? else {
                     let cause = format!("the default of {} has no place in its type", column.name);
                     return Ok(Learned::Stale(stale(before, cause)));
                 };
@@ -542,7 +549,7 @@ impl Tables {
 
     /// The source tables as they are now; in bounded time, for the loop waits.
     async fn load(&self, oids: Option<&[u32]>) -> Result<Vec<SourceTable>> {
-        let asked = catalog::load_relations(&self.client, &self.publications, oids);
+        let asked = catalog::load_relations(&self.client, &self.publications, oids, &self.types);
         tokio::time::timeout(CATALOG_PATIENCE, asked).await.map_err(|_| {
             Error::transient("CATALOG_TIMEOUT", "the source's catalog did not answer in time")
         })?

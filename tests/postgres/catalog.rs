@@ -8,6 +8,7 @@ use frazil::postgres::session::{Session, SlotOptions};
 use frazil::postgres::stream::{Frame, MESSAGE_BYTES_MAX, next_frame};
 use frazil::postgres::tables::{Obstacle, candidate_tables, published_tables};
 use frazil::window::relation::{PgType, ReplicaIdentity};
+use frazil::window::rules::TypeRules;
 
 use super::server::{database, stream_options};
 use crate::support::postgres::Postgres;
@@ -54,7 +55,7 @@ async fn load(
 ) -> (frazil::postgres::dsn::Source, tokio_postgres::Client, HashMap<String, SourceTable>) {
     let (source, client) = database(name, SQL).await;
     let publications = ["p".to_owned(), "q".to_owned()];
-    let tables = load_relations(&client, &publications, None).await.unwrap();
+    let tables = load_relations(&client, &publications, None, &TypeRules::default()).await.unwrap();
     let tables = tables.into_iter().map(|t| (t.relation.name.clone(), t)).collect();
     (source, client, tables)
 }
@@ -122,8 +123,14 @@ async fn types_are_resolved() {
         .batch_execute("ALTER TABLE types DROP COLUMN fast; ALTER TABLE types ADD fast int")
         .await
         .unwrap();
-    let after =
-        load_relations(&client, &["p".to_owned()], Some(&[table.relation.oid])).await.unwrap();
+    let after = load_relations(
+        &client,
+        &["p".to_owned()],
+        Some(&[table.relation.oid]),
+        &TypeRules::default(),
+    )
+    .await
+    .unwrap();
     assert_eq!(after.len(), 1);
     assert_ne!(after[0].attribute_xmins, before);
 }

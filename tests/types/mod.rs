@@ -7,5 +7,7 @@ mod forms;
 mod garbage;
 mod lake_types;
 mod oracle;
+mod overrides;
 mod postgres;
 mod random;
+mod value_rules;
