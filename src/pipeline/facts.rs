@@ -88,7 +88,8 @@ pub(super) fn has_same_columns(known: &SourceFacts, now: &SourceTable) -> bool {
 }
 
 /// Why the catalog, which may be ahead of the stream, can't say which column a new one of
-/// `relation` is: another one came and went before it, or came and is not in the stream.
+/// `relation` is: another one came and went before it, or came and is not in the stream; or it may
+/// be one that was renamed first, and dropped and added again later.
 pub(super) fn ambiguous(
     known: &SourceFacts,
     now: &SourceTable,
@@ -107,6 +108,14 @@ pub(super) fn ambiguous(
         let is_here = columns().any(|here| here == *attnum);
         !live.contains(attnum) || (is_published(*attnum) && !is_here)
     };
+    let lost = known.relation.columns.iter().find(|c| at_attnum(relation, c.attnum).is_none());
+    let has_new = columns().any(|attnum| at_attnum(&known.relation, attnum).is_none());
+    if let Some(lost) = lost.filter(|_| has_new) {
+        return Some(format!("its column {} went, and another one came", lost.name));
+    }
+    if !columns().is_sorted() {
+        return Some("its columns stand in another order than they were added in".to_owned());
+    }
     let newest = columns().max().unwrap_or(0);
     let lacking = ((before + 1)..newest).find(is_lacking)?;
     Some(format!("what became of its column number {lacking} is not known"))
