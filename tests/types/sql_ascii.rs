@@ -27,7 +27,10 @@ async fn databases(more: &str) {
         .await;
     let dsn = postgres.dsn_of("old");
     let client = connect_sql(&Source::parse(&dsn).unwrap(), "test").await.unwrap();
-    client.batch_execute(&format!("{TABLE}{more}{}", rows(1))).await.unwrap();
+    client
+        .batch_execute(&format!("SET search_path = public; {TABLE}{more}{}", rows(1)))
+        .await
+        .unwrap();
     let folder = tempfile::tempdir().unwrap();
     until_caught_up(&dsn, folder.path());
     let unchanged_toast = "UPDATE t SET id = id + 10";
