@@ -14,7 +14,7 @@ const SQL: &str = "
     CREATE TABLE lazy (id int PRIMARY KEY DEFERRABLE);
     CREATE TABLE full_keyless (id int); ALTER TABLE full_keyless REPLICA IDENTITY FULL;
     CREATE TABLE nothing (id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
-    CREATE TABLE odd (id float8 PRIMARY KEY, p point);
+    CREATE TABLE odd (id float8 PRIMARY KEY, p regclass);
     CREATE TABLE filtered (id int PRIMARY KEY, v int);
     CREATE TABLE hidden (id int PRIMARY KEY, v int);
     CREATE VIEW a_view AS SELECT 1 AS x;
