@@ -38,7 +38,7 @@ use crate::postgres::dsn::Source;
 use crate::postgres::publication::{self, Publish};
 use crate::postgres::quote::{literal, qualified};
 use crate::postgres::server_error::from_sql;
-use crate::postgres::session::Session;
+use crate::postgres::session::{AS_STORED, Session};
 use crate::postgres::sql::connect_sql;
 use crate::postgres::tables::{CandidateTable, candidate_tables};
 use crate::progress::Lsn;
@@ -330,7 +330,7 @@ impl Worker {
 async fn import_snapshot(source: &Source, snapshot: &str) -> Result<Client> {
     let client = connect_sql(source, "initial-snapshot").await?;
     let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; {AS_STORED}",
         literal(snapshot)
     );
     client.batch_execute(&begin).await.map_err(from_sql)?;

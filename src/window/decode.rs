@@ -275,7 +275,7 @@ impl RawSink<'_> {
             }
         }
         let text = String::from_utf8(text).map_err(super::store::invalid_utf8)?;
-        self.push_text(row, text);
+        self.raw.push(RawValue { row, column: self.column, text });
         Ok(())
     }
 
@@ -290,9 +290,15 @@ impl RawSink<'_> {
         Ok(text)
     }
 
-    /// Gives `_pg_raw` a text for the column's value in `row`.
-    pub(super) fn push_text(&mut self, row: u32, text: String) {
+    /// Gives `_pg_raw` the bytes of a text that is no UTF-8, as hex, where the rule allows that.
+    pub(super) fn push_bytes(&mut self, row: u32, bytes: &[u8]) -> Result<()> {
+        if self.rules.unrepresentable == Unrepresentable::Error {
+            return Err(self.unrepresentable(bytes));
+        }
+        let mut text = String::from("\\x");
+        bytes.iter().for_each(|byte| text.push_str(&format!("{byte:02x}")));
         self.raw.push(RawValue { row, column: self.column, text });
+        Ok(())
     }
 
     fn unrepresentable(&self, text: &[u8]) -> Error {

@@ -58,8 +58,7 @@ pub(super) fn fill<'a>(
             }
             _ => store.null(),
         }
-        let hex = text.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        sink.push_text(row, format!("\\x{hex}"));
+        sink.push_bytes(row, &text)?;
     }
     Ok(())
 }

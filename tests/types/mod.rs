@@ -10,4 +10,5 @@ mod oracle;
 mod overrides;
 mod postgres;
 mod random;
+mod sql_ascii;
 mod value_rules;
