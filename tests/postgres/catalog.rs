@@ -60,6 +60,14 @@ async fn load(
     (source, client, tables)
 }
 
+fn has_its_missing_value(table: &SourceTable) {
+    let fast = table.relation.columns.last().unwrap();
+    assert_eq!((fast.name.as_str(), fast.toastable), ("fast", false));
+    let missing = table.missing.last().unwrap();
+    assert_eq!((missing.has_missing, missing.missing.as_deref()), (true, Some("{42}")));
+    assert!(table.relfilenode > 0 && table.kind == 'r' && table.persistence == 'p');
+}
+
 #[tokio::test]
 async fn types_are_resolved() {
     if servers::is_before(15, "column lists and row filters") {
@@ -113,11 +121,7 @@ async fn types_are_resolved() {
         assert!(found.starts_with(kind), "{name}: {found}");
     }
     assert_eq!((of("gone"), of("gen")), (None, None));
-    let fast = table.relation.columns.last().unwrap();
-    assert_eq!((fast.name.as_str(), fast.toastable), ("fast", false));
-    let missing = table.missing.last().unwrap();
-    assert_eq!((missing.has_missing, missing.missing.as_deref()), (true, Some("{42}")));
-    assert!(table.relfilenode > 0 && table.kind == 'r' && table.persistence == 'p');
+    has_its_missing_value(table);
     let before = table.attribute_xmins.clone();
     client
         .batch_execute("ALTER TABLE types DROP COLUMN fast; ALTER TABLE types ADD fast int")
