@@ -315,7 +315,22 @@ pub fn promotes(from: &Type, to: &Type) -> bool {
 /// A column whose name means another field than in `current`: texts in `_pg_raw` stand under the
 /// names of columns, so those of older rows would be taken for the wrong column's.
 pub fn moved_name(current: &Schema, relation: &Relation) -> Option<String> {
-    let can_be_raw = |field: &NestedField| match field.field_type.as_ref() {
+    let mut fields = current.as_struct().fields().iter().filter(|field| is_column(field.id));
+    let found = fields.find(|f| is_moved((f.id, &f.name), &f.field_type, relation));
+    found.map(|field| field.name.clone())
+}
+
+/// As [`moved_name`], for rows that were written while the table was `before`.
+pub fn moved_name_since(before: &Relation, relation: &Relation) -> Option<String> {
+    let is_moved = |column: &&Column| {
+        let id = column.field_id();
+        is_moved((id, &column.name), &iceberg_type(id, &column.pg_type), relation)
+    };
+    before.columns.iter().find(is_moved).map(|column| column.name.clone())
+}
+
+fn is_moved((id, name): (i32, &str), ty: &Type, relation: &Relation) -> bool {
+    let can_be_raw = match ty {
         Type::Primitive(primitive) => matches!(
             primitive,
             PrimitiveType::Date
@@ -327,15 +342,10 @@ pub fn moved_name(current: &Schema, relation: &Relation) -> Option<String> {
         ),
         _ => true,
     };
-    let moved = |field: &&NestedFieldRef| {
-        let now = relation.columns.iter().find(|column| column.field_id() == field.id);
-        let is_renamed = now.is_some_and(|column| column.name != field.name);
-        let is_reused =
-            now.is_none() && relation.columns.iter().any(|column| column.name == field.name);
-        is_column(field.id) && can_be_raw(field) && (is_renamed || is_reused)
-    };
-    let mut fields = current.as_struct().fields().iter();
-    fields.find(moved).map(|field| field.name.clone())
+    let now = relation.columns.iter().find(|column| column.field_id() == id);
+    let is_renamed = now.is_some_and(|column| column.name != name);
+    let is_reused = now.is_none() && relation.columns.iter().any(|column| column.name == name);
+    can_be_raw && (is_renamed || is_reused)
 }
 
 /// The schema that `current` becomes when the source table looks like `relation`: missing fields

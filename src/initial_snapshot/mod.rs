@@ -241,7 +241,8 @@ fn estimated_rows(table: &SourceTable) -> u64 {
     table.estimated_rows.max(0.0) as u64
 }
 
-/// Copies all tables through the exported snapshot. `None` where one was rewritten or altered since.
+/// Copies all tables through the exported snapshot. `None` where one was rewritten or altered
+/// since.
 async fn copy_tables(
     source: &Source,
     snapshot: &str,

@@ -19,6 +19,7 @@ use crate::iceberg::row_delta::{Rewritten, RowDelta, SegmentFiles};
 use crate::iceberg::schema::GoOn;
 use crate::iceberg::{OID_KEY, POSITION_KEY, Schema, read, rewrite, schema};
 use crate::progress::Lsn;
+use crate::window::relation::Relation;
 
 use super::facts::FACTS_KEY;
 use super::intake::{Intake, TransactionEnd};
@@ -322,6 +323,8 @@ struct Gathered {
     constants: Vec<(i32, ArrayRef)>,
     /// How the lake table goes on; `None` where it is born.
     go_on: Option<GoOn>,
+    /// What the table was before each of its shapes within the window.
+    shapes: Vec<Relation>,
 }
 
 impl Default for Gathered {
@@ -332,8 +335,8 @@ impl Default for Gathered {
 
 impl Gathered {
     fn adopted(go_on: Option<GoOn>) -> Self {
-        let (segments, constants) = (Vec::new(), Vec::new());
-        Self { segments, truncated: false, is_evolved: false, constants, go_on }
+        let (segments, constants, shapes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { segments, truncated: false, is_evolved: false, constants, go_on, shapes }
     }
 
     fn add(&mut self, files: SegmentFiles, truncated: bool) {
@@ -347,6 +350,7 @@ impl Gathered {
     fn evolve(&mut self, evolution: &Evolution) {
         self.is_evolved = true;
         self.constants.extend(evolution.constants.iter().cloned());
+        self.shapes.push(evolution.before.clone());
     }
 
     fn rows(&self) -> u64 {
@@ -373,7 +377,7 @@ impl Gathered {
         let may_have_raw = has_raw || before.field_by_id(schema::RAW_FIELD_ID).is_some();
         if go_on == GoOn::Keep
             && may_have_raw
-            && let Some(column) = schema::moved_name(before, relation)
+            && let Some(column) = self.moved_name(before, relation)
         {
             let cause = format!("`_pg_raw` has texts under the name {column}, which moved");
             return Ok(Changed::Stale { oid: relation.oid, table: relation.display(), cause });
@@ -397,6 +401,12 @@ impl Gathered {
         }
         let change = TableChange { ident: ident.clone(), create: None, delta };
         Ok(Changed::By(Box::new(change)))
+    }
+
+    /// A column whose texts in `_pg_raw`, in the lake or of this window, another one would get.
+    fn moved_name(&self, current: &Schema, relation: &Relation) -> Option<String> {
+        let within = || self.shapes.iter().find_map(|s| schema::moved_name_since(s, relation));
+        schema::moved_name(current, relation).or_else(within)
     }
 
     /// A table that is born here.

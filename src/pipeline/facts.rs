@@ -256,6 +256,9 @@ pub(super) fn relation_from(
     fresh: Option<&Relation>,
     wire: &WireRelation,
 ) -> std::result::Result<Relation, String> {
+    if fresh.is_none() {
+        return Err("it changed its shape, and the catalog shows it no longer".to_owned());
+    }
     let mut columns = Vec::with_capacity(wire.columns.len());
     for wire_column in &wire.columns {
         let known = before.columns.iter().find(|column| is_same(column, wire_column));

@@ -186,7 +186,7 @@ impl Refreshes {
         for oid in ready.gone {
             if let Some(refresh) = self.waiting.remove(&oid) {
                 tracing::warn!(table = refresh.table, "no longer published: it is not copied");
-                intake.release(oid);
+                intake.ignore(oid);
             }
         }
         for fresh in ready.tables {

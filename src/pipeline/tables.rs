@@ -62,6 +62,8 @@ pub(crate) struct TableState {
 #[derive(Debug)]
 pub(crate) struct Evolution {
     pub(crate) oid: u32,
+    /// What the table was until then.
+    pub(crate) before: Relation,
     facts: SourceFacts,
     wire: WireRelation,
     /// New columns by field id, with the value that older rows have (case 91).
@@ -298,7 +300,8 @@ impl Tables {
             let cause = "a column of a table without a key was dropped, or added with a default";
             return Ok(Learned::Stale(stale(before, cause)));
         }
-        let evolution = Evolution { oid: wire.oid, facts, wire: wire.clone(), constants };
+        let (before, wire) = (before.clone(), wire.clone());
+        let evolution = Evolution { oid: wire.oid, before, facts, wire, constants };
         Ok(Learned::Evolved(Box::new(evolution)))
     }
 
