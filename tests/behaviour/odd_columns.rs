@@ -1,5 +1,4 @@
-//! Columns as many and as odd as Postgres allows: exact names, and one more name where readers can't
-//! tell two apart (case 61).
+//! Columns as many and as odd as Postgres allows, under their exact names (case 61).
 
 use super::scene::{Scene, following, stop};
 
@@ -55,29 +54,4 @@ async fn names_are_kept_as_they_are() {
     scene.wait_until_the_lake_holds_it().await;
     scene.assert_equal(&["public.odd"]).await;
     stop(running);
-}
-
-// cases: 61 holds
-#[tokio::test(flavor = "multi_thread")]
-async fn names_that_differ_in_case_only() {
-    let mut scene = Scene::new(
-        "CREATE TABLE t(a int PRIMARY KEY, \"A\" text, \"A__2\" text, \"_PG_RAW\" date); \
-         INSERT INTO t VALUES (1, 'upper', 'long', '2000-01-01')",
-    )
-    .await;
-    let running = following(scene.run().spawn());
-    scene.sql("INSERT INTO t VALUES (2, 'more', NULL, 'infinity'); UPDATE t SET \"A\" = 'new' WHERE a = 1").await;
-    scene.sql("ALTER TABLE t ADD \"aÉ\" int, ADD \"Aé\" int; INSERT INTO t VALUES (3, 'x', 'y', NULL, 5, 6)").await;
-    scene.wait_until_the_lake_holds_it().await;
-    let sql = "SELECT a::varchar, \"A__2_\", \"A__2\", \"_PG_RAW__4\"::varchar, \"aÉ\"::varchar, \
-         \"Aé__6\"::varchar, _pg_raw['_PG_RAW'] FROM {public.t} ORDER BY a";
-    let some = |text: &str| Some(text.to_owned());
-    let rows = [
-        vec![some("1"), some("new"), some("long"), some("2000-01-01"), None, None, None],
-        vec![some("2"), some("more"), None, None, None, None, some("infinity")],
-        vec![some("3"), some("x"), some("y"), None, some("5"), some("6"), None],
-    ];
-    assert_eq!(scene.lake.query_now(sql), rows);
-    let ended = stop(running);
-    assert!(ended.stderr.contains("COLUMN_CASE"), "{}", ended.stderr);
 }
