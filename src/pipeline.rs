@@ -402,7 +402,8 @@ impl Flow {
         }
         let caught_up = self.until.is_some_and(|until| self.progress.committed_lsn() >= until)
             && self.refreshes.is_empty()
-            && !self.tables.has_doubts();
+            && !self.tables.has_doubts()
+            && !self.window.is_reshaping();
         let left =
             self.leaving.is_some() && self.window.is_empty() && !self.intake.in_transaction();
         caught_up || left

@@ -127,6 +127,11 @@ impl Window {
         !self.is_wanted && self.segments.is_empty()
     }
 
+    /// Whether it brings a table a new shape.
+    pub(crate) fn is_reshaping(&self) -> bool {
+        !self.evolutions.is_empty()
+    }
+
     /// Whether it is old enough for its lake commit.
     pub(crate) fn is_due(&self, interval: Duration) -> bool {
         self.is_hurried

@@ -1,4 +1,5 @@
-//! Random schemas, workloads, DDL and crashes. The model (`model.rs`) says what the source must hold
+//! Random schemas, workloads, DDL and crashes. The model (`model.rs`) says what the source must
+//! hold
 //! without asking it; the source is compared with the model, and the lake with the source by
 //! `frazil verify`, whose client and decoder share nothing with the path they prove.
 //!
