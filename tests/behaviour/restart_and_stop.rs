@@ -225,6 +225,7 @@ async fn patterns_choose_among_published_tables() {
 
 /// WAL of another database is released by an idle position (case 10), and windows are as long as
 /// before afterwards.
+// cases: 10 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn wal_of_another_database_is_acknowledged() {
     let mut scene = Scene::new(TABLES).await;

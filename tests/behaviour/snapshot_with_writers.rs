@@ -58,6 +58,7 @@ fn writers(scene: &Scene, ends: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle
     (1..=4).map(one).collect()
 }
 
+// cases: 130 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_under_writers_and_the_stream_after_it() {
     let mut scene = Scene::new(SCHEMA).await;
@@ -111,6 +112,7 @@ async fn rewrites_during_the_copy_lose_nothing() {
 }
 
 /// More pages than one range has, so that two workers share the table.
+// cases: 133 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_of_several_page_ranges() {
     let mut scene = Scene::new(

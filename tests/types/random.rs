@@ -1,6 +1,6 @@
 //! Random values of every type, by all ways, with Postgres as the oracle. `FRAZIL_SEED` replays.
 
-use frazil::window::relation::PgType;
+use frazil::window::relation::{PgType, TextForm};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -22,7 +22,8 @@ fn random_values_are_exact_or_raw() {
         for (sql, pg_type, one) in types() {
             let values = (0..VALUES_PER_TYPE).map(|_| some(&mut rng, one)).collect();
             check(&client, &Case { sql: sql.to_owned(), pg_type: pg_type.clone(), values }).await;
-            let values = (0..VALUES_PER_TYPE).map(|_| Some(array(&mut rng, one))).collect();
+            let values =
+                (0..VALUES_PER_TYPE).map(|_| Some(array(&mut rng, &pg_type, one))).collect();
             let pg_type = PgType::Array(Box::new(pg_type));
             check(&client, &Case { sql: format!("{sql}[]"), pg_type, values }).await;
         }
@@ -63,7 +64,69 @@ fn types() -> Vec<(&'static str, PgType, One)> {
             timestamp(r, &zone)
         }),
         ("interval", PgType::Interval, interval),
+        ("money", PgType::Money { scale: 2 }, |r| {
+            let cents = r.random::<i64>() >> r.random_range(0..64);
+            let sign = if cents < 0 { "-" } else { "" };
+            let cents = cents.unsigned_abs();
+            format!("{sign}{}.{:02}", cents / 100, cents % 100)
+        }),
+        ("point", PgType::Point, point),
+        ("box", PgType::written(TextForm::Box), |r| format!("{},{}", point(r), point(r))),
+        ("path", PgType::written(TextForm::Path), |r| format!("[{},{}]", point(r), point(r))),
+        ("varbit", PgType::written(TextForm::Bits), |r| {
+            (0..r.random_range(0..40)).map(|_| if r.random() { '1' } else { '0' }).collect()
+        }),
+        ("inet", PgType::written(TextForm::Network), network),
+        ("macaddr8", PgType::written(TextForm::Mac), |r| format!("{:016x}", r.random::<u64>())),
+        ("pg_lsn", PgType::written(TextForm::Lsn), |r| {
+            format!("{:X}/{:X}", r.random::<u32>(), r.random::<u32>() >> r.random_range(0..32))
+        }),
+        ("tid", PgType::written(TextForm::Tid), |r| {
+            format!("({},{})", r.random::<u32>(), r.random::<u16>())
+        }),
+        ("int8range", PgType::written(TextForm::Range(PgType::Int8)), |r| {
+            let (a, b): (i32, i32) = (r.random(), r.random());
+            format!("[{},{}]", a.min(b), a.max(b))
+        }),
+        ("numrange", PgType::written(TextForm::Range(PgType::NumericText)), |r| {
+            let a = r.random_range(-99_999..99_999);
+            format!("({a}.5{:0>1$},{2}.10)", "", r.random_range(0..5), a + 1)
+        }),
+        ("tsvector", PgType::written(TextForm::TsVector), lexemes),
     ]
+}
+
+fn point(r: &mut StdRng) -> String {
+    format!("({},{})", float8(r), float8(r))
+}
+
+/// Either family, with runs of zeros, which are shortened.
+fn network(r: &mut StdRng) -> String {
+    if r.random() {
+        return format!(
+            "{}/{}",
+            std::net::Ipv4Addr::from(r.random::<u32>()),
+            r.random_range(0..33)
+        );
+    }
+    let groups = (0..8)
+        .map(|_| if r.random() { "0".to_owned() } else { format!("{:x}", r.random::<u16>()) });
+    format!("{}/{}", groups.collect::<Vec<_>>().join(":"), r.random_range(0..129))
+}
+
+/// Words of any characters, some with positions and weights.
+fn lexemes(r: &mut StdRng) -> String {
+    let word = |r: &mut StdRng| {
+        let text = format!("w{}", text(r)).replace('\\', "\\\\").replace('\'', "''");
+        let weight = ["", "A", "B", "C"][r.random_range(0..4)];
+        let place = if r.random() {
+            format!(":{}{weight}", r.random_range(1..16_384))
+        } else {
+            String::new()
+        };
+        format!("'{text}'{place}")
+    };
+    (0..r.random_range(0..5)).map(|_| word(r)).collect::<Vec<_>>().join(" ")
 }
 
 fn some(r: &mut StdRng, one: One) -> Option<String> {
@@ -71,18 +134,19 @@ fn some(r: &mut StdRng, one: One) -> Option<String> {
 }
 
 /// A literal with every element in quotes; a few in other shapes than a list.
-fn array(r: &mut StdRng, one: One) -> String {
+fn array(r: &mut StdRng, t: &PgType, one: One) -> String {
+    let delimiter = char::from(t.delimiter()).to_string();
     let mut list = |length: usize| {
         let element = |r: &mut StdRng| match some(r, one) {
             Some(v) => format!("\"{}\"", v.replace('\\', "\\\\").replace('"', "\\\"")),
             None => "NULL".to_owned(),
         };
         let elements: Vec<_> = (0..length).map(|_| element(r)).collect();
-        format!("{{{}}}", elements.join(","))
+        format!("{{{}}}", elements.join(&delimiter))
     };
     let (a, b) = (list(3), list(3));
     match r.random_range(0..10) {
-        0 => format!("{{{a},{b}}}"),
+        0 => format!("{{{a}{delimiter}{b}}}"),
         1 => format!("[-1:1]={a}"),
         2 => "{}".to_owned(),
         3 => format!("[5:5][1:3]={{{a}}}"),
