@@ -2,7 +2,6 @@
 
 use super::scene::{Scene, following, stop};
 
-// cases: 61 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn sixteen_hundred_columns() {
     let columns: Vec<_> = (1..1600).map(|n| format!("c{n} int")).collect();
@@ -16,7 +15,6 @@ async fn sixteen_hundred_columns() {
     stop(running);
 }
 
-// cases: 61 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn names_are_kept_as_they_are() {
     let long = "x".repeat(63);

@@ -41,8 +41,10 @@ async fn nothing_is_copied_and_no_field_changes() {
             let insert = format!("INSERT INTO t VALUES ({}, 'x', 1)", 100 + at);
             stage.ddl(&[command, &insert, "UPDATE t SET a = 'y' WHERE id > 99"]).await;
             // Each under a running frazil, several at once where it was down. A new file and an
-            // altered column together can't be told from a rewrite: then a copy is right.
-            let alone = command.starts_with("CLUSTER") || command.starts_with("TRUNCATE");
+            // altered column together can't be told from a rewrite, nor can a type that the catalog
+            // shows no longer: then a copy is right.
+            let alone = ["CLUSTER", "TRUNCATE"].iter().any(|c| command.starts_with(c))
+                || command.contains("TYPE");
             if stage.position == super::stage::Position::Live || alone || at % 6 == 5 {
                 stage.settles_equal(&["public.t"]).await;
                 assert!(!stage.log().contains("copied afresh"), "{command}: {}", stage.log());

@@ -24,7 +24,7 @@ fn quoted((schema, name): (&str, &str)) -> String {
     format!("{}.{}", quote(schema), quote(name))
 }
 
-// cases: 61 175 176 holds
+// cases: 175 176 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_names_are_kept_as_they_are() {
     let mut scene = Scene::new("SELECT 1").await;

@@ -61,7 +61,6 @@ fn types_of_contrib() {
     });
 }
 
-// cases: 55 holds
 #[test]
 fn types_of_pgvector() {
     with_postgres(async |client| {
@@ -79,7 +78,7 @@ fn types_of_pgvector() {
     });
 }
 
-// cases: 54 holds
+// cases: 54 holds with FRAZIL_EXTENSIONS
 #[test]
 fn types_of_postgis() {
     with_postgres(async |client| {
