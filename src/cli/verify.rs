@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use comfy_table::Cell;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::config::RawConfig;
 use crate::error::{Error, Result};
 use crate::verify::report::{Report, TableReport};
-use crate::verify::{Options, Sample, verify};
+use crate::verify::{Options, Reader, Sample, verify};
 
 use super::Place;
 use super::report::{Output, number, print, print_json, table};
@@ -39,9 +39,23 @@ pub(crate) struct Verify {
     /// Rewrite the keys that differ, by a lake commit at the lake's position, and compare again
     #[arg(long)]
     repair: bool,
+    /// Who reads the lake: frazil's own merge on read, or DuckDB
+    #[arg(long, value_enum, default_value_t)]
+    reader: WhichReader,
+    /// The DuckDB command line, for --reader duckdb
+    #[arg(long, value_name = "PATH", default_value = "duckdb")]
+    duckdb: String,
     /// How it is shown
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
+}
+
+/// `--reader`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum WhichReader {
+    #[default]
+    Frazil,
+    Duckdb,
 }
 
 impl Verify {
@@ -55,6 +69,10 @@ impl Verify {
             slot_timeout: self.slot_timeout,
             sample: self.sample,
             repair: self.repair,
+            reader: match self.reader {
+                WhichReader::Frazil => Reader::Frazil,
+                WhichReader::Duckdb => Reader::DuckDb(self.duckdb),
+            },
         };
         let bar = bar(on_terminal);
         let report = Box::pin(verify(&source, &lake, &config.settings, &options, &bar)).await;

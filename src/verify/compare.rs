@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::iceberg::Table;
 use crate::iceberg::lake::Lake;
 use crate::verify::cells::{Cells, Identity, RowHasher};
-use crate::verify::lake::{self, Columns};
+use crate::verify::lake::{self, Columns, Reader};
 use crate::verify::report::{Difference, Example, TableReport};
 use crate::verify::source::Expected;
 use crate::verify::spill::Spill;
@@ -30,7 +30,7 @@ const TOLD_EVERY: u64 = 4_096;
 
 /// What of a table is compared, and how.
 pub(super) struct Job<'a> {
-    pub(super) lake: &'a Lake,
+    pub(super) lake: (&'a Lake, &'a Reader),
     pub(super) table: Option<&'a Table>,
     pub(super) columns: &'a Columns,
     pub(super) hasher: &'a RowHasher,

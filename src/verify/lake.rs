@@ -15,6 +15,7 @@ use crate::iceberg::schema::{RAW_COLUMN, RAW_FIELD_ID};
 use crate::iceberg::{OID_KEY, layout, table_ident};
 use crate::pipeline::{FACTS_KEY, SourceFacts};
 use crate::verify::cells::Cells;
+use crate::verify::duckdb::DuckRows;
 use crate::verify::forms::Form;
 use crate::verify::source::{Subject, TextRow};
 use crate::window::relation::{self, PgType};
@@ -250,19 +251,53 @@ fn raw_text(raw: &arrow_array::ArrayRef, row: usize, name: &str) -> Option<Strin
 /// # Errors
 /// `LAKE_IO` (transient), `VERIFY_VALUE` (fatal), and those of `each`.
 pub(super) async fn rows(
-    lake: &Lake,
+    (lake, reader): (&Lake, &Reader),
     table: Option<&Table>,
     columns: &Columns,
     each: &mut (dyn FnMut(&Cells) -> Result<()> + Send),
 ) -> Result<()> {
     let Some(table) = table else { return Ok(()) };
-    let mut live = LiveRows::open(&lake.storage, table).await?;
+    let mut rows = Rows::open(lake, reader, table).await?;
     let mut cells = Cells::default();
-    while let Some(batch) = live.next().await? {
+    while let Some(batch) = rows.next().await? {
         for row in 0..batch.num_rows() {
             columns.lake_cells(&batch, row, &mut cells)?;
             each(&cells)?;
         }
     }
     Ok(())
+}
+
+/// Who reads the lake.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Reader {
+    /// frazil's own merge on read.
+    #[default]
+    Frazil,
+    /// DuckDB's, by this program.
+    DuckDb(String),
+}
+
+/// The rows of one table.
+enum Rows {
+    Frazil(Box<LiveRows>),
+    DuckDb(Box<DuckRows>),
+}
+
+impl Rows {
+    async fn open(lake: &Lake, reader: &Reader, table: &Table) -> Result<Self> {
+        Ok(match reader {
+            Reader::Frazil => Self::Frazil(Box::new(LiveRows::open(&lake.storage, table).await?)),
+            Reader::DuckDb(program) => {
+                Self::DuckDb(Box::new(DuckRows::open(program, table).await?))
+            }
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        match self {
+            Self::Frazil(rows) => rows.next().await,
+            Self::DuckDb(rows) => rows.next(),
+        }
+    }
 }

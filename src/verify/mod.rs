@@ -21,6 +21,7 @@
 
 mod cells;
 mod compare;
+mod duckdb;
 mod follow;
 mod forms;
 mod lake;
@@ -50,6 +51,7 @@ use crate::progress::Lsn;
 use cells::RowHasher;
 use compare::{Differing, Job};
 use follow::{Begins, Follower, Step};
+pub use lake::Reader;
 use lake::{Columns, Pinned};
 use overlay::Overlay;
 use report::{Repaired, Report, TableReport};
@@ -75,12 +77,15 @@ pub struct Options {
     pub sample: Option<Sample>,
     /// Rewrite what differs, and compare again.
     pub repair: bool,
+    /// Who reads the lake.
+    pub reader: Reader,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (timeout, slot_timeout) = (Duration::from_secs(60), Duration::from_secs(30));
-        Self { timeout, slot_timeout, sample: None, repair: false }
+        let reader = Reader::default();
+        Self { timeout, slot_timeout, sample: None, repair: false, reader }
     }
 }
 
@@ -173,7 +178,7 @@ struct Compared {
 
 /// What a table is compared in.
 struct View<'a> {
-    lake: &'a Lake,
+    lake: (&'a Lake, &'a Reader),
     pinned: &'a Pinned,
     overlay: &'a Overlay,
     hasher: &'a RowHasher,
@@ -257,6 +262,7 @@ impl<'a> Session<'a> {
         for (at, subject) in self.subjects.iter().enumerate() {
             let name = subject.name();
             bar.set_message(name.clone());
+            let lake = (lake, &options.reader);
             let view = View { lake, pinned: &pinned, overlay: &overlay, hasher: &hasher };
             let compared = self.table(&view, subject, (bar, keys_max)).await;
             let (table, differing) = compared.map_err(|e| e.with_table(&name))?;

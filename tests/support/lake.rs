@@ -346,7 +346,7 @@ impl Drop for Reader {
 }
 
 /// The Python that `scripts/setup test` made, or `FRAZIL_PYTHON`.
-fn python() -> String {
+pub fn python() -> String {
     std::env::var("FRAZIL_PYTHON").unwrap_or_else(|_| {
         let cache = std::env::var("FRAZIL_CACHE").unwrap_or_else(|_| {
             format!("{}/.cache/frazil", std::env::var("HOME").expect("HOME is set"))

@@ -4,6 +4,7 @@
 mod blocked_slot;
 mod busy;
 mod differences;
+mod duckdb;
 mod idle;
 mod mutations;
 mod nessie;
