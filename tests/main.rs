@@ -19,6 +19,8 @@ mod ddl;
 mod fuzz;
 mod nessie;
 mod postgres;
+#[cfg(feature = "failpoints")]
+mod property;
 mod streamed;
 mod support;
 mod tidy;
