@@ -7,6 +7,7 @@ mod lake;
 mod patterns;
 mod publish;
 mod raw;
+mod types;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use secrecy::SecretString;
 
 use crate::error::{Error, Result};
 use crate::window::relation::Relation;
+use crate::window::rules::TypeRules;
 
 pub use lake::LakeSettings;
 pub use patterns::Patterns;
@@ -93,6 +95,8 @@ pub struct Settings {
     pub window_bytes_max: usize,
     /// The largest single message that is accepted, in bytes.
     pub max_value_bytes: usize,
+    /// Lake types of columns, and what happens to values without a place in them.
+    pub types: TypeRules,
 }
 
 /// Where the source and the lake are, and how to treat them.
@@ -183,6 +187,7 @@ impl Config {
             commit_interval: duration("commit.interval", raw.commit.interval, "5s")?,
             window_bytes_max: window_bytes(raw.memory.window_bytes_max)?,
             max_value_bytes: value_bytes(raw.memory.max_value_bytes)?,
+            types: types::resolve(raw.types, raw.values)?,
         };
         Ok(Self { source: url.into(), lake, publish, tag_interval, settings })
     }

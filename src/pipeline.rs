@@ -307,6 +307,12 @@ impl Flow {
         self.last_commit = Instant::now();
         self.stats.committed(done.committed_lsn, done.changes, done.rows_written);
         self.window.previous_committed(done.number);
+        let stale = done.stale.iter().map(|(&oid, behind)| {
+            let (table, cause) = (behind.table.clone(), behind.cause.clone());
+            Stale { oid, table, cause }
+        });
+        self.refresh(stale.collect());
+        self.refreshes.resume(&done.stale);
         crate::ops::crash_point("before_acknowledge");
         self.send_status().await?;
         crate::ops::crash_point("after_acknowledge");
@@ -396,7 +402,8 @@ impl Flow {
         }
         let caught_up = self.until.is_some_and(|until| self.progress.committed_lsn() >= until)
             && self.refreshes.is_empty()
-            && !self.tables.has_doubts();
+            && !self.tables.has_doubts()
+            && !self.window.is_reshaping();
         let left =
             self.leaving.is_some() && self.window.is_empty() && !self.intake.in_transaction();
         caught_up || left

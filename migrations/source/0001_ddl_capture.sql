@@ -195,7 +195,7 @@ BEGIN
         'oid', c.oid::int8, 'namespace', n.nspname, 'name', c.relname,
         'relfilenode', c.relfilenode::int8, 'kind', c.relkind, 'is_partition', c.relispartition,
         'persistence', c.relpersistence, 'identity', c.relreplident,
-        'estimated_rows', c.reltuples, 'relpages', c.relpages,
+        'estimated_rows', c.reltuples, 'relpages', c.relpages, 'relnatts', c.relnatts,
         'ancestors', to_jsonb((SELECT coalesce(array_agg(x::int8), '{}') FROM unnest(line[2:]) x)),
         'leaves', leaves,
         'type_shapes', frazil.type_shapes_of(relation),

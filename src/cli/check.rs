@@ -58,7 +58,12 @@ async fn source_findings(config: &Config) -> Result<Vec<Finding>> {
         tables.clear();
     }
     let publications = publications(settings);
-    let wanted = Wanted { slot: &settings.slot, publications: &publications, tables: &tables };
+    let wanted = Wanted {
+        slot: &settings.slot,
+        publications: &publications,
+        tables: &tables,
+        types: &settings.types,
+    };
     let mut findings = checks(&client, &source, wanted).await?;
     for pattern in settings.tables.unmatched(&names) {
         let what = format!("--tables: `{pattern}` matches no table");

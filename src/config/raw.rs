@@ -68,6 +68,10 @@ section! {
         commit: RawCommit,
         /// Limits.
         memory: RawMemory,
+        /// Lake types of columns, by `schema.table.column`.
+        types: BTreeMap<String, Scalar>,
+        /// Values without a place in the lake.
+        values: RawValues,
     }
 }
 
@@ -224,6 +228,16 @@ section! {
     RawCommit {
         /// Longest wait for a lake commit; default `5s`.
         interval: Option<Scalar>,
+    }
+}
+
+section! {
+    /// `values:`
+    RawValues {
+        /// `raw`, `error` or `clamp`; default `raw`.
+        on_unrepresentable: Option<Scalar>,
+        /// The same for one table, by `schema.table`.
+        tables: BTreeMap<String, Scalar>,
     }
 }
 

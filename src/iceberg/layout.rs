@@ -304,6 +304,7 @@ mod tests {
             field_version: 0,
         };
         Relation {
+            rules: crate::window::rules::ValueRules::default(),
             oid: 1,
             namespace: "app".into(),
             name: "t".into(),

@@ -312,6 +312,32 @@ pub fn promotes(from: &Type, to: &Type) -> bool {
     }
 }
 
+/// A column whose name means another field than in `current`: texts in `_pg_raw` stand under the
+/// names of columns, so those of older rows would be taken for the wrong column's.
+pub fn moved_name(current: &Schema, relation: &Relation) -> Option<String> {
+    let can_be_raw = |field: &NestedField| match field.field_type.as_ref() {
+        Type::Primitive(primitive) => matches!(
+            primitive,
+            PrimitiveType::Date
+                | PrimitiveType::Time
+                | PrimitiveType::Timestamp
+                | PrimitiveType::Timestamptz
+                | PrimitiveType::Decimal { .. }
+                | PrimitiveType::String
+        ),
+        _ => true,
+    };
+    let moved = |field: &&NestedFieldRef| {
+        let now = relation.columns.iter().find(|column| column.field_id() == field.id);
+        let is_renamed = now.is_some_and(|column| column.name != field.name);
+        let is_reused =
+            now.is_none() && relation.columns.iter().any(|column| column.name == field.name);
+        is_column(field.id) && can_be_raw(field) && (is_renamed || is_reused)
+    };
+    let mut fields = current.as_struct().fields().iter();
+    fields.find(moved).map(|field| field.name.clone())
+}
+
 /// The schema that `current` becomes when the source table looks like `relation`: missing fields
 /// are added, names follow, dropped columns stay as optional history. A field of the past gives its
 /// name to a column of the present and is called `name__v1` from then on. `None` where nothing

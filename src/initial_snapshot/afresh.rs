@@ -79,7 +79,8 @@ pub(crate) async fn copy(
         let snapshot = created.snapshot_name.as_deref().unwrap_or_default();
         let client = import_snapshot(&context.source, snapshot).await?;
         let publications = &context.publications;
-        let tables = catalog::load_relations(&client, publications, Some(wanted)).await?;
+        let tables =
+            catalog::load_relations(&client, publications, Some(wanted), &settings.types).await?;
         let gone = wanted.iter().filter(|oid| tables.iter().all(|t| t.relation.oid != **oid));
         let gone = gone.copied().collect();
         let mut places = Vec::with_capacity(tables.len());

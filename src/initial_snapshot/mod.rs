@@ -38,10 +38,11 @@ use crate::postgres::dsn::Source;
 use crate::postgres::publication::{self, Publish};
 use crate::postgres::quote::{literal, qualified};
 use crate::postgres::server_error::from_sql;
-use crate::postgres::session::Session;
+use crate::postgres::session::{AS_STORED, Session};
 use crate::postgres::sql::connect_sql;
 use crate::postgres::tables::{CandidateTable, candidate_tables};
 use crate::progress::Lsn;
+use crate::window::relation::Column;
 
 use plan::Piece;
 
@@ -181,7 +182,7 @@ pub(crate) async fn selected(
     publications: &[String],
     settings: &Settings,
 ) -> Result<Vec<SourceTable>> {
-    let tables = catalog::load_relations(client, publications, None).await?;
+    let tables = catalog::load_relations(client, publications, None, &settings.types).await?;
     let mut chosen: Vec<SourceTable> = tables
         .into_iter()
         .filter(|t| settings.tables.selects(&t.relation.namespace, &t.relation.name))
@@ -194,6 +195,11 @@ pub(crate) async fn selected(
         .with_cure("see what is published: SELECT * FROM pg_publication_tables"));
     }
     chosen.iter_mut().for_each(|table| settings.choose_key(&mut table.relation));
+    if let Some(place) = settings.types.unmatched(|| chosen.iter().map(|t| &t.relation)).first() {
+        let message = format!("`types:` or `values:` name {place}, which is not published");
+        return Err(Error::config("TYPE_OVERRIDE", message)
+            .with_cure("correct the name, or take it out of the configuration"));
+    }
     Ok(chosen)
 }
 
@@ -235,7 +241,7 @@ fn estimated_rows(table: &SourceTable) -> u64 {
     table.estimated_rows.max(0.0) as u64
 }
 
-/// Copies all tables through the exported snapshot. `None` where one was rewritten since.
+/// Copies all tables through the exported snapshot. `None` where one was rewritten or altered since.
 async fn copy_tables(
     source: &Source,
     snapshot: &str,
@@ -244,7 +250,14 @@ async fn copy_tables(
     (settings, stats): (&Settings, &Arc<Stats>),
 ) -> Result<Option<Vec<Vec<SegmentFiles>>>> {
     let coordinator = import_snapshot(source, snapshot).await?;
-    if was_rewritten(&coordinator, tables).await? {
+    match was_rewritten(&coordinator, tables).await {
+        Ok(false) => {}
+        Ok(true) => return Ok(None),
+        // Its name is another table's, or nobody's, by now.
+        Err(error) if is_undefined(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    if was_altered(source, tables).await? {
         return Ok(None);
     }
     let version = catalog::server_version(&coordinator).await?;
@@ -325,7 +338,7 @@ impl Worker {
 async fn import_snapshot(source: &Source, snapshot: &str) -> Result<Client> {
     let client = connect_sql(source, "initial-snapshot").await?;
     let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; {AS_STORED}",
         literal(snapshot)
     );
     client.batch_execute(&begin).await.map_err(from_sql)?;
@@ -368,6 +381,46 @@ async fn was_rewritten(client: &Client, tables: &[SourceTable]) -> Result<bool> 
     let row = client.query_one(compare, &[&oids]).await.map_err(from_sql)?;
     let rewritten: i64 = row.get(0);
     Ok(rewritten > 0)
+}
+
+fn is_undefined(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let sql = source.and_then(|e| e.downcast_ref::<tokio_postgres::Error>());
+    let undefined = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME];
+    sql.and_then(|e| e.code()).is_some_and(|code| undefined.contains(code))
+}
+
+/// Whether a table or column has another name by now than in the snapshot: COPY goes by names as
+/// they are now. Once the tables are locked, they stay.
+async fn was_altered(source: &Source, tables: &[SourceTable]) -> Result<bool> {
+    let client = connect_sql(source, "initial-snapshot").await?;
+    let oids: Vec<u32> = tables.iter().map(|t| t.relation.oid).collect();
+    let now = "SELECT c.oid, n.nspname::text, c.relname::text, a.attnum, a.attname::text, a.atttypid \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         LEFT JOIN pg_catalog.pg_attribute a \
+            ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+         WHERE c.oid = ANY($1)";
+    let rows = client.query(now, &[&oids]).await.map_err(from_sql)?;
+    let is_here = |oid: u32, namespace: &str, name: &str| {
+        rows.iter().any(|row| {
+            let at = (row.get::<_, u32>(0), row.get::<_, &str>(1), row.get::<_, &str>(2));
+            at == (oid, namespace, name)
+        })
+    };
+    let columns: HashMap<(u32, i16), (&str, u32)> = rows
+        .iter()
+        .filter_map(|row| {
+            let attnum = row.get::<_, Option<i16>>(3)?;
+            Some(((row.get(0), attnum), (row.get(4), row.get(5))))
+        })
+        .collect();
+    Ok(tables.iter().map(|table| &table.relation).any(|relation| {
+        let oid = relation.oid;
+        let same = |column: &Column| {
+            columns.get(&(oid, column.attnum)) == Some(&(column.name.as_str(), column.type_oid))
+        };
+        !is_here(oid, &relation.namespace, &relation.name) || !relation.columns.iter().all(same)
+    }))
 }
 
 /// The first lake commit.

@@ -53,7 +53,9 @@ impl Tables {
                 self.look_soon();
                 continue;
             };
-            let Some(mut table) = relation.source_table(self.publications(), &types)? else {
+            let Some(mut table) =
+                relation.source_table(self.publications(), (&types, self.type_rules()))?
+            else {
                 self.look_soon();
                 continue;
             };

@@ -61,6 +61,8 @@ pub(crate) struct Committed {
     pub(crate) rows_written: u64,
     /// Oids of the tables that changed in it.
     pub(crate) tables: Vec<u32>,
+    /// Tables that it had to leave as they were, and that must be copied afresh.
+    pub(crate) stale: BTreeMap<u32, Behind>,
 }
 
 impl Window {
@@ -123,6 +125,11 @@ impl Window {
     /// Whether nothing of consequence has arrived.
     pub(crate) fn is_empty(&self) -> bool {
         !self.is_wanted && self.segments.is_empty()
+    }
+
+    /// Whether it brings a table a new shape.
+    pub(crate) fn is_reshaping(&self) -> bool {
+        !self.evolutions.is_empty()
     }
 
     /// Whether it is old enough for its lake commit.
@@ -206,16 +213,38 @@ pub(crate) async fn commit_window(
     let rows = rows.collect();
     let changed = found.into_iter().map(|(t, files)| files.into_change(&lake, t, window.end_lsn));
     let changed: Vec<_> = changed.collect();
-    let table_changes = futures::stream::iter(changed).buffered(TABLES_PARALLEL).try_collect();
-    let table_changes = table_changes.await?;
+    let changed = futures::stream::iter(changed).buffered(TABLES_PARALLEL);
+    let changed: Vec<Changed> = changed.try_collect().await?;
+    let (mut changes_of_tables, mut stale) = (Vec::new(), BTreeMap::new());
+    for one in changed {
+        match one {
+            Changed::By(change) => changes_of_tables.push(*change),
+            Changed::Stale { oid, table, cause } => {
+                stale.insert(oid, Behind { table, position: base, cause });
+            }
+        }
+    }
     let mut ledger = ledger_record(&lake, position, window.end_lsn, PipelineState::Streaming);
     ledger.source_commit_time = window.commit_time_us.map(crate::ops::rfc3339);
     ledger.source_transactions = window.source_transactions;
     ledger.rows = rows;
     ledger.behind = window.behind;
-    let lake_commit = LakeCommit { ledger, base: Some(base), changes: table_changes };
+    ledger.behind.extend(stale.clone());
+    let lake_commit = LakeCommit { ledger, base: Some(base), changes: changes_of_tables };
     let committed_lsn = lake.committer.commit(&lake_commit).await?;
-    Ok(Committed { number: window.number, committed_lsn, changes, rows_written, tables: oids })
+    let (number, tables) = (window.number, oids);
+    Ok(Committed { number, committed_lsn, changes, rows_written, tables, stale })
+}
+
+/// What becomes of a table in this lake commit.
+enum Changed {
+    By(Box<TableChange>),
+    /// It stays as it is: it has to be copied afresh.
+    Stale {
+        oid: u32,
+        table: String,
+        cause: String,
+    },
 }
 
 fn broken_off(panic: tokio::task::JoinError) -> Error {
@@ -329,16 +358,26 @@ impl Gathered {
         lake: &Lake,
         table: &TableState,
         end_lsn: Lsn,
-    ) -> Result<TableChange> {
+    ) -> Result<Changed> {
         let has_raw = self.segments.iter().any(|files| files.has_raw);
         let (ident, relation) = (&table.target.ident, &table.target.relation);
-        let Some(go_on) = self.go_on else { return self.into_new(lake, table, end_lsn) };
+        let Some(go_on) = self.go_on else {
+            return self.into_new(lake, table, end_lsn).map(|new| Changed::By(Box::new(new)));
+        };
         let current = patient_table(lake.committer.as_ref(), ident).await?.ok_or_else(|| {
             Error::fatal("LAKE_REWOUND", "the lake table is gone")
                 .with_table(relation.display())
                 .with_cure("restore it, or start a new lake (frazil drop, then frazil run)")
         })?;
         let before = current.metadata().current_schema();
+        let may_have_raw = has_raw || before.field_by_id(schema::RAW_FIELD_ID).is_some();
+        if go_on == GoOn::Keep
+            && may_have_raw
+            && let Some(column) = schema::moved_name(before, relation)
+        {
+            let cause = format!("`_pg_raw` has texts under the name {column}, which moved");
+            return Ok(Changed::Stale { oid: relation.oid, table: relation.display(), cause });
+        }
         let schema = schema::evolve(before, relation, has_raw, go_on)?;
         let rewritten = match &schema {
             Some(schema) => self.backfill(lake, &current, table, schema).await?,
@@ -356,7 +395,8 @@ impl Gathered {
             delta.properties.insert(FACTS_KEY.to_owned(), table.facts.to_json()?);
             delta.properties.insert(OID_KEY.to_owned(), relation.oid.to_string());
         }
-        Ok(TableChange { ident: ident.clone(), create: None, delta })
+        let change = TableChange { ident: ident.clone(), create: None, delta };
+        Ok(Changed::By(Box::new(change)))
     }
 
     /// A table that is born here.

@@ -12,6 +12,7 @@ use crate::postgres::pgoutput::{WireColumn, WireRelation};
 use crate::postgres::unannounced::Unannounced;
 use crate::window::decode::{DecodedColumn, TupleDecoder, arrow_type};
 use crate::window::relation::{Column, KeyForm, PgType, Relation, ReplicaIdentity};
+use crate::window::rules::ValueRules;
 use crate::window::wire::WalTuple;
 
 /// Table property: the source table as of `frazil.position`, as JSON ([`SourceFacts`]).
@@ -25,6 +26,9 @@ pub(crate) struct SourceFacts {
     pub(crate) relfilenode: u32,
     /// `xmin` of each column's row in `pg_attribute`: another one means ALTER TABLE.
     pub(crate) attributes: String,
+    /// The largest attribute number there had been, as far as the stream has come.
+    #[serde(default)]
+    pub(crate) attnum_max: i16,
     /// What changes without an event; not known of a table that an older frazil copied.
     #[serde(default)]
     pub(crate) unannounced: Option<Unannounced>,
@@ -37,6 +41,7 @@ impl SourceFacts {
             relation: table.relation.clone(),
             relfilenode: table.relfilenode,
             attributes: table.attribute_xmins.clone(),
+            attnum_max: table.attnum_max,
             unannounced: Some(table.unannounced.clone()),
         }
     }
@@ -82,6 +87,40 @@ pub(super) fn has_same_columns(known: &SourceFacts, now: &SourceTable) -> bool {
     columns(&known.relation) == columns(&now.relation)
 }
 
+/// Why the catalog, which may be ahead of the stream, can't say which column a new one of
+/// `relation` is: another one came and went before it, or came and is not in the stream; or it may
+/// be one that was renamed first, and dropped and added again later.
+pub(super) fn ambiguous(
+    known: &SourceFacts,
+    now: &SourceTable,
+    relation: &Relation,
+) -> Option<String> {
+    let columns = || relation.columns.iter().map(|column| column.attnum);
+    let before = known.relation.columns.iter().map(|column| column.attnum);
+    let before = before.max().unwrap_or(0).max(known.attnum_max);
+    let live: HashSet<i16> = now
+        .attribute_xmins
+        .split(',')
+        .filter_map(|attribute| attribute.split(':').next()?.parse().ok())
+        .collect();
+    let is_published = |attnum| at_attnum(&now.relation, attnum).is_some();
+    let is_lacking = |attnum: &i16| {
+        let is_here = columns().any(|here| here == *attnum);
+        !live.contains(attnum) || (is_published(*attnum) && !is_here)
+    };
+    let lost = known.relation.columns.iter().find(|c| at_attnum(relation, c.attnum).is_none());
+    let has_new = columns().any(|attnum| at_attnum(&known.relation, attnum).is_none());
+    if let Some(lost) = lost.filter(|_| has_new) {
+        return Some(format!("its column {} went, and another one came", lost.name));
+    }
+    if !columns().is_sorted() {
+        return Some("its columns stand in another order than they were added in".to_owned());
+    }
+    let newest = columns().max().unwrap_or(0);
+    let lacking = ((before + 1)..newest).find(is_lacking)?;
+    Some(format!("what became of its column number {lacking} is not known"))
+}
+
 pub(super) fn stale(relation: &Relation, cause: impl Into<String>) -> Stale {
     Stale { oid: relation.oid, table: relation.display(), cause: cause.into() }
 }
@@ -99,7 +138,17 @@ pub(super) fn compare(known: &SourceFacts, now: &SourceTable) -> Option<String> 
     if let Some(column) = before.columns.iter().find(is_another) {
         return Some(format!("the column {} was dropped and added again", column.name));
     }
+    if let Some(cause) = stored_otherwise(known, now) {
+        return Some(cause);
+    }
     unannounced(known, now).map(str::to_owned)
+}
+
+/// Why the lake can't go on with how it stores a column that is declared as before: `types:` was
+/// changed, or an older frazil knew less of the type.
+pub(super) fn stored_otherwise(known: &SourceFacts, now: &SourceTable) -> Option<String> {
+    let column = known.relation.stored_otherwise(&now.relation)?;
+    Some(format!("the column {} has another lake type by now", column.name))
 }
 
 pub(super) fn unannounced(facts: &SourceFacts, now: &SourceTable) -> Option<&'static str> {
@@ -310,8 +359,8 @@ pub(super) fn missing_value(table: &SourceTable, attnum: i16) -> Option<String> 
 }
 
 /// The value that rows from before the column was added have, as one row of the column's type.
-/// `None` where it has no place in that type.
-pub(super) fn constant(column: &Column, text: &str) -> Result<Option<ArrayRef>> {
+/// `None` where it has no place in that type, by the table's `rules`.
+pub(super) fn constant(column: &Column, text: &str, rules: ValueRules) -> Result<Option<ArrayRef>> {
     let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
     let mut tuple = vec![b't'];
     tuple.extend_from_slice(&length.to_be_bytes());
@@ -320,8 +369,13 @@ pub(super) fn constant(column: &Column, text: &str) -> Result<Option<ArrayRef>> 
         name: column.name.clone(),
         pg_type: column.pg_type.clone(),
         data_type: arrow_type(&column.pg_type),
-    })])?;
+    })])?
+    .with_rules(rules, &[]);
     decoder.decode::<WalTuple>(&tuple, &mut [0])?;
     let decoded = decoder.finish()?;
-    Ok(decoded.columns.into_iter().next().filter(|_| decoded.raw.is_empty()))
+    Ok(decoded
+        .columns
+        .into_iter()
+        .next()
+        .filter(|_| decoded.raw.is_empty() && decoded.clamped == 0))
 }

@@ -28,7 +28,7 @@ use crate::progress::{Lsn, Progress};
 use crate::window::relation::Relation;
 
 use super::commit::Window;
-use super::facts::{FACTS_KEY, SourceFacts, Stale, compare, stale};
+use super::facts::{FACTS_KEY, SourceFacts, Stale, compare, stale, stored_otherwise};
 use super::intake::Intake;
 use super::refresh::Refreshes;
 use super::tables::{TableState, Tables};
@@ -72,8 +72,11 @@ pub(super) async fn connect(
     }
     let lost = slot_lost(fits, (&client, &mut session, is_there), settings, shutdown).await?;
     let publications = publications(&client, settings).await?;
-    let source_tables = catalog::load_relations(&client, &publications, None).await?;
-    let states = lake_tables(lake).await?;
+    let source_tables =
+        catalog::load_relations(&client, &publications, None, &settings.types).await?;
+    let mut states = lake_tables(lake).await?;
+    take_rules(&mut states, &source_tables)?;
+    settings_name_columns(settings, &source_tables);
     let version = catalog::server_version(&client).await?;
     let binary = version >= VERSION_14 && has_binary_forms(&states, &source_tables, settings);
     let options = stream_options(settings, committed_lsn, &publications, (version, binary));
@@ -99,7 +102,7 @@ pub(super) async fn connect(
         window: Window::first(committed_lsn),
         committing: None,
         writers: Writers::new(Arc::clone(lake), settings.window_bytes_max / 2),
-        tables: Tables::new(tables, settings.tables.clone(), binary, states),
+        tables: Tables::new(tables, settings, binary, states),
         refreshes: Refreshes::new(context),
         progress: Progress::resume(committed_lsn),
         position: Position { timeline: identity.timeline, system_id: identity.system_id },
@@ -133,7 +136,7 @@ impl Flow {
         let new = self.tables.new_tables(source_tables, |_| false);
         self.refresh(stale.into_iter().chain(new).collect());
         self.refreshes.resume(&ledger.behind);
-        if has_capture { self.look().await } else { Ok(()) }
+        self.look().await
     }
 }
 
@@ -344,7 +347,7 @@ fn stale_tables(
             None if needs_hidden_key(state, now, settings) => {
                 Some("its key has values that its lake type can't hold".to_owned())
             }
-            None if is_off => None,
+            None if is_off => stored_otherwise(&state.facts, now),
             None => compare(&state.facts, now),
         };
         cause.map(|cause| stale(&now.relation, cause))
@@ -387,6 +390,29 @@ async fn lake_tables(lake: &Arc<Lake>) -> Result<HashMap<u32, TableState>> {
         states.insert(state.facts.relation.oid, state);
     }
     Ok(states)
+}
+
+/// Takes what the settings and the database say of how values are read, which the lake does not
+/// keep.
+fn take_rules(states: &mut HashMap<u32, TableState>, source_tables: &[SourceTable]) -> Result<()> {
+    for now in source_tables {
+        let Some(state) = states.get_mut(&now.relation.oid) else { continue };
+        if state.facts.relation.rules != now.relation.rules {
+            state.facts.relation.rules = now.relation.rules;
+            let relation = Arc::new(state.facts.relation.clone());
+            let (location, ident) = (state.target.location.clone(), state.target.ident.clone());
+            state.target = Arc::new(ParquetTarget::new(location, ident, relation)?);
+        }
+    }
+    Ok(())
+}
+
+/// Warns where the settings name a column that isn't there: it may have been dropped since.
+fn settings_name_columns(settings: &Settings, source_tables: &[SourceTable]) {
+    let relations = || source_tables.iter().map(|table| &table.relation);
+    for column in settings.types.unmatched(relations) {
+        tracing::warn!(column, "`types:` or `values:` name what is not published");
+    }
 }
 
 /// Tables that hold more than the ledger says, after a crash in a catalog that commits tables one

@@ -15,7 +15,7 @@ use iceberg::TableIdent;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use crate::config::Patterns;
+use crate::config::{Patterns, Settings};
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::ddl_capture::capture_token;
@@ -23,6 +23,7 @@ use crate::postgres::ddl_message::DdlMessage;
 use crate::postgres::pgoutput::WireRelation;
 use crate::progress::Lsn;
 use crate::window::relation::{Column, Relation};
+use crate::window::rules::TypeRules;
 
 use super::facts::{
     self, SourceFacts, Stale, at_attnum, compare, constant, has_same_columns, is_described_by,
@@ -83,6 +84,7 @@ pub(crate) struct Tables {
     client: Client,
     publications: Vec<String>,
     selection: Patterns,
+    types: TypeRules,
     is_binary: bool,
     by_oid: Arc<HashMap<u32, TableState>>,
     targets: Arc<HashMap<u32, Arc<ParquetTarget>>>,
@@ -110,7 +112,7 @@ impl Tables {
     /// `is_binary`: the stream sends binary values.
     pub(crate) fn new(
         (client, publications, version): (Client, Vec<String>, u32),
-        selection: Patterns,
+        settings: &Settings,
         is_binary: bool,
         states: HashMap<u32, TableState>,
     ) -> Self {
@@ -118,7 +120,8 @@ impl Tables {
         Self {
             client,
             publications,
-            selection,
+            selection: settings.tables.clone(),
+            types: settings.types.clone(),
             is_binary,
             by_oid: Arc::new(states),
             targets: Arc::new(targets),
@@ -132,6 +135,10 @@ impl Tables {
             check_due: false,
             checked: Instant::now(),
         }
+    }
+
+    pub(super) fn type_rules(&self) -> &TypeRules {
+        &self.types
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -234,7 +241,10 @@ impl Tables {
         let learned = match relation {
             Ok(relation) => {
                 let before = &state.facts;
-                let cause = fresh.as_ref().and_then(|fresh| facts::unannounced(before, fresh));
+                let cause = fresh.as_ref().and_then(|fresh| {
+                    let rows = facts::unannounced(before, fresh).map(str::to_owned);
+                    rows.or_else(|| facts::ambiguous(before, fresh, &relation))
+                });
                 match cause {
                     Some(cause) => Learned::Stale(stale(&before.relation, cause)),
                     None => self.evolution(state, wire, fresh, relation)?,
@@ -264,6 +274,8 @@ impl Tables {
             refuse_text(before, added.iter().copied())?;
         }
         let mut facts = SourceFacts { relation: relation.clone(), ..state.facts.clone() };
+        let newest = relation.columns.iter().map(|column| column.attnum).max();
+        facts.attnum_max = facts.attnum_max.max(newest.unwrap_or(0));
         let mut constants = Vec::new();
         if let Some(fresh) = &fresh {
             facts.relfilenode = fresh.relfilenode;
@@ -275,7 +287,7 @@ impl Tables {
                     return Ok(Learned::Stale(stale(before, cause)));
                 }
                 let Some(text) = missing_value(fresh, column.attnum) else { continue };
-                let Some(value) = constant(column, &text)? else {
+                let Some(value) = constant(column, &text, relation.rules)? else {
                     let cause = format!("the default of {} has no place in its type", column.name);
                     return Ok(Learned::Stale(stale(before, cause)));
                 };
@@ -378,11 +390,11 @@ impl Tables {
                     silent.push(((*now).clone(), Some(cause)));
                 }
                 Some(cause) => found.push(stale(&now.relation, cause)),
-                None if !state.facts.differ(now) => {}
-                None if has_same_columns(&state.facts, now) => {
+                None if !has_same_columns(&state.facts, now) => silent.push(((*now).clone(), None)),
+                None if state.facts.differ(now) => {
                     moved.push((*oid, SourceFacts::of(now)));
                 }
-                None => silent.push(((*now).clone(), None)),
+                None => {}
             }
         }
         self.take_over_facts(moved);
@@ -478,8 +490,8 @@ impl Tables {
         let states = Arc::make_mut(&mut self.by_oid);
         for (oid, facts) in moved {
             if let Some(state) = states.get_mut(&oid) {
-                let relation = state.facts.relation.clone();
-                state.facts = SourceFacts { relation, ..facts };
+                let (relation, attnum_max) = (state.facts.relation.clone(), state.facts.attnum_max);
+                state.facts = SourceFacts { relation, attnum_max, ..facts };
                 state.facts_changed = true;
             }
         }
@@ -537,7 +549,7 @@ impl Tables {
 
     /// The source tables as they are now; in bounded time, for the loop waits.
     async fn load(&self, oids: Option<&[u32]>) -> Result<Vec<SourceTable>> {
-        let asked = catalog::load_relations(&self.client, &self.publications, oids);
+        let asked = catalog::load_relations(&self.client, &self.publications, oids, &self.types);
         tokio::time::timeout(CATALOG_PATIENCE, asked).await.map_err(|_| {
             Error::transient("CATALOG_TIMEOUT", "the source's catalog did not answer in time")
         })?

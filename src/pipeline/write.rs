@@ -323,13 +323,25 @@ pub(crate) struct DataWriter {
     /// Rows written so far.
     pub(crate) rows: u64,
     wrote_raw: bool,
+    clamped: u64,
+    far: u64,
 }
 
 impl DataWriter {
     pub(crate) fn new(lake: Arc<Lake>, target: Arc<ParquetTarget>) -> Result<Self> {
         let decoder = row_decoder(&target.relation, &target.plain)?;
-        let (plain, raw, done) = (None, None, Vec::new());
-        Ok(Self { lake, target, decoder, plain, raw, done, rows: 0, wrote_raw: false })
+        Ok(Self {
+            lake,
+            target,
+            decoder,
+            plain: None,
+            raw: None,
+            done: Vec::new(),
+            rows: 0,
+            wrote_raw: false,
+            clamped: 0,
+            far: 0,
+        })
     }
 
     /// Decodes and writes the tuples at `cursors`, consuming them.
@@ -371,6 +383,8 @@ impl DataWriter {
     /// Writes what was decoded.
     pub(crate) async fn write(&mut self, decoded: Decoded) -> Result<()> {
         self.rows += decoded.rows as u64;
+        self.clamped += decoded.clamped;
+        self.far += decoded.far;
         refuse_raw_keys(&self.target.relation, &decoded)?;
         let (slot, shape) = if decoded.raw.is_empty() {
             (&mut self.plain, &self.target.plain)
@@ -405,7 +419,25 @@ impl DataWriter {
         for file in [self.plain.take(), self.raw.take()].into_iter().flatten() {
             self.done.extend(file.close().await?);
         }
+        self.warn_of_values();
         Ok(self.done)
+    }
+
+    fn warn_of_values(&self) {
+        let table = self.target.relation.display();
+        if self.clamped > 0 {
+            let values = self.clamped;
+            tracing::warn!(code = "CLAMPED", table, values, "the nearest value stands for others");
+        }
+        if self.far > 0 {
+            let values = self.far;
+            tracing::warn!(
+                code = "FAR_DATES",
+                table,
+                values,
+                "dates outside of the years 1 to 9999, which many readers don't know"
+            );
+        }
     }
 }
 
@@ -434,7 +466,8 @@ fn rows_within(rows: &[u32], bytes: u32) -> usize {
 pub(super) fn row_decoder(relation: &Relation, shape: &Shape) -> Result<TupleDecoder> {
     let column = |column| decoded_column(column, shape).map(Some);
     let columns: Result<_> = relation.columns.iter().map(column).collect();
-    Ok(TupleDecoder::new(columns?)?.with_key(HiddenKey::new(relation)))
+    let decoder = TupleDecoder::new(columns?)?.with_rules(relation.rules, &relation.key);
+    Ok(decoder.with_key(HiddenKey::new(relation)))
 }
 
 /// Decodes keys only: see [`key_arrays`].

@@ -16,6 +16,7 @@ use crate::postgres::server_error::from_sql;
 use crate::postgres::unannounced::{self, Unannounced};
 use crate::progress::Lsn;
 use crate::window::relation::{Column, KeyForm, Relation, ReplicaIdentity};
+use crate::window::rules::{TypeRules, ValueRules};
 
 /// A published table as the catalog has it now.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +42,8 @@ pub struct SourceTable {
     pub estimated_rows: f32,
     /// `pg_class.relpages`, of 8 KiB as a rule.
     pub relpages: i32,
+    /// `pg_class.relnatts`: the largest attribute number there ever was.
+    pub attnum_max: i16,
     /// Columns of the true key that no publication shows: then there is no usable key.
     pub unpublished_key: Vec<String>,
     /// The primary key is deferrable, so it is treated as none (case 74).
@@ -65,14 +68,18 @@ pub struct ColumnDefault {
 
 /// Every table that `publications` show, or those of them with one of `oids`, by oid. Read in one
 /// go per question, so call it inside a REPEATABLE READ transaction where that matters.
+///
+/// # Errors
+/// `TYPE_OVERRIDE` where the settings give a column a lake type that it can't have.
 pub async fn load_relations(
     client: &Client,
     publications: &[String],
     oids: Option<&[u32]>,
+    rules: &TypeRules,
 ) -> Result<Vec<SourceTable>> {
     let version = server_version(client).await?;
     let published = published(client, version, publications, oids).await?;
-    let mut tables = assemble(client, version, &published).await?;
+    let mut tables = assemble(client, version, &published, rules).await?;
     let oids: Vec<u32> = tables.iter().map(|table| table.relation.oid).collect();
     let mut unannounced = unannounced::load(client, publications, &oids).await?;
     for table in &mut tables {
@@ -86,16 +93,21 @@ pub async fn load_relations(
 
 /// The tables `oids` as they would be published without a column list or row filter: for looking
 /// at them before there is a publication.
-pub async fn load_unpublished(client: &Client, oids: &[u32]) -> Result<Vec<SourceTable>> {
+pub async fn load_unpublished(
+    client: &Client,
+    oids: &[u32],
+    rules: &TypeRules,
+) -> Result<Vec<SourceTable>> {
     let version = server_version(client).await?;
     let published = oids.iter().map(|oid| (*oid, Published::default())).collect();
-    assemble(client, version, &published).await
+    assemble(client, version, &published, rules).await
 }
 
 async fn assemble(
     client: &Client,
     version: u32,
     published: &HashMap<u32, Published>,
+    rules: &TypeRules,
 ) -> Result<Vec<SourceTable>> {
     let oids: Vec<u32> = published.keys().copied().collect();
     let classes = client.query(CLASSES, &[&oids]).await.map_err(from_sql)?;
@@ -110,7 +122,7 @@ async fn assemble(
         let Some(published) = published.get(&class.oid) else { continue };
         let attributes = attributes.get(&class.oid).map(Vec::as_slice).unwrap_or_default();
         let keys = keys.get(&class.oid).map(Vec::as_slice).unwrap_or_default();
-        tables.push(table(&class, attributes, keys, published, &types)?);
+        tables.push(table((&class, attributes, keys), published, (&types, rules))?);
     }
     Ok(tables)
 }
@@ -194,7 +206,7 @@ const CLASSES: &str = "\
     SELECT c.oid, n.nspname::text AS namespace, c.relname::text AS name, c.relfilenode, \
            c.relkind::text AS kind, c.relispartition AS is_partition, \
            c.relpersistence::text AS persistence, c.relreplident::text AS identity, \
-           c.reltuples AS estimated_rows, c.relpages \
+           c.reltuples AS estimated_rows, c.relpages, c.relnatts \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.oid = ANY($1) ORDER BY c.oid";
 
@@ -297,14 +309,13 @@ async fn published(
 
 /// The table that these rows describe.
 pub(super) fn table(
-    class: &Class,
-    attributes: &[Attribute],
-    keys: &[KeyIndex],
+    (class, attributes, keys): (&Class, &[Attribute], &[KeyIndex]),
     published: &Published,
-    types: &PgTypes,
+    (types, rules): (&PgTypes, &TypeRules),
 ) -> Result<SourceTable> {
     let shown: Vec<&Attribute> = attributes.iter().filter(|a| is_shown(a, published)).collect();
-    let columns: Vec<Column> = shown.iter().map(|attribute| column(attribute, types)).collect();
+    let mut columns: Vec<Column> = shown.iter().map(|attribute| column(attribute, types)).collect();
+    apply_overrides(class, &mut columns, (types, rules))?;
     let identity = identity(class.identity)?;
     let key = Key::choose(identity, attributes, keys, &columns);
     let xmins = attributes.iter().map(|column| format!("{}:{}", column.attnum, column.xmin));
@@ -317,6 +328,10 @@ pub(super) fn table(
             columns,
             key: key.indexes,
             identity,
+            rules: ValueRules {
+                unrepresentable: rules.of_table(&class.namespace, &class.name),
+                unchecked_encoding: types.unchecked_encoding,
+            },
         },
         relfilenode: class.relfilenode,
         attribute_xmins: xmins.collect::<Vec<_>>().join(","),
@@ -327,10 +342,33 @@ pub(super) fn table(
         missing: shown.iter().map(|attribute| column_default(attribute)).collect(),
         estimated_rows: class.estimated_rows,
         relpages: class.relpages,
+        attnum_max: class.relnatts,
         unpublished_key: key.unpublished,
         deferrable_key: key.deferrable,
         unannounced: Unannounced { published: published.restrictions(), ..Unannounced::default() },
     })
+}
+
+/// Gives columns the lake types that the settings want.
+fn apply_overrides(
+    class: &Class,
+    columns: &mut [Column],
+    (types, rules): (&PgTypes, &TypeRules),
+) -> Result<()> {
+    for column in columns {
+        let Some(wanted) = rules.of_column(&class.namespace, &class.name, &column.name) else {
+            continue;
+        };
+        let (base, typmod) = types.base(column.type_oid, column.typmod);
+        column.pg_type = wanted.apply(column.pg_type.clone(), base, typmod).map_err(|why| {
+            let name = types.name(column.type_oid);
+            Error::config("TYPE_OVERRIDE", format!("`types:` can't be obeyed: {why}, not {name}"))
+                .with_table(format!("{}.{}", class.namespace, class.name))
+                .with_column(&column.name)
+                .with_cure("correct `types:` in the configuration, see docs/types.md")
+        })?;
+    }
+    Ok(())
 }
 
 fn is_shown(attribute: &Attribute, published: &Published) -> bool {

@@ -20,6 +20,7 @@ pub(super) struct Class {
     pub(super) identity: char,
     pub(super) estimated_rows: f32,
     pub(super) relpages: i32,
+    pub(super) relnatts: i16,
 }
 
 /// Of `pg_attribute`, live columns only.
@@ -62,6 +63,7 @@ impl Class {
             identity: first_char(row, "identity"),
             estimated_rows: row.get("estimated_rows"),
             relpages: row.get("relpages"),
+            relnatts: row.get("relnatts"),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::postgres::publication::publication_info;
 use crate::postgres::quote::identifier;
 use crate::postgres::server_error::from_sql;
 use crate::postgres::slot::{SlotInfo, slot_blockers, slot_info};
+use crate::window::rules::TypeRules;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +82,8 @@ pub struct Wanted<'a> {
     pub publications: &'a [String],
     /// Oids of the tables; empty: every table that can be.
     pub tables: &'a [u32],
+    /// What the settings say of types.
+    pub types: &'a TypeRules,
 }
 
 /// Everything that was found, the worst first. Errors are those of the connection only.

@@ -73,10 +73,10 @@ pub(super) async fn check_tables(
         check_rights(table, source, to_publish, findings);
     }
     let oids: Vec<u32> = chosen.iter().map(|table| table.oid).collect();
-    let mut tables = load_relations(client, wanted.publications, Some(&oids)).await?;
+    let mut tables = load_relations(client, wanted.publications, Some(&oids), wanted.types).await?;
     let published: Vec<u32> = tables.iter().map(|table| table.relation.oid).collect();
     let rest: Vec<u32> = oids.into_iter().filter(|oid| !published.contains(oid)).collect();
-    tables.extend(load_unpublished(client, &rest).await?);
+    tables.extend(load_unpublished(client, &rest, wanted.types).await?);
     for table in &tables {
         check_identity(table, findings);
         check_filter(table, findings);

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::postgres::catalog::{Published, SourceTable, table};
 use crate::postgres::catalog_rows::{Attribute, Class, KeyIndex};
 use crate::postgres::pg_types::PgTypes;
+use crate::window::rules::TypeRules;
 
 /// The prefix of the logical messages.
 pub const DDL_PREFIX: &str = "frazil.ddl";
@@ -218,13 +219,13 @@ impl DdlRelation {
     }
 
     /// The table as [`crate::postgres::catalog::load_relations`] would have given it at the
-    /// message's place; `None`: `publications` don't show it. `types` holds at least
-    /// [`DdlRelation::type_oids`]. Leaf partitions are unknown where [`DdlRelation::leaves`] is
-    /// `None`.
+    /// message's place; `None`: `publications` don't show it. The types, at least
+    /// [`DdlRelation::type_oids`], come with what the settings say of them. Leaf partitions are
+    /// unknown where [`DdlRelation::leaves`] is `None`.
     pub fn source_table(
         &self,
         publications: &[String],
-        types: &PgTypes,
+        types: (&PgTypes, &TypeRules),
     ) -> Result<Option<SourceTable>> {
         let mut published = Published::default();
         let ours = self.publications.iter().filter(|p| publications.contains(&p.name));
@@ -235,7 +236,7 @@ impl DdlRelation {
         if shown.is_empty() {
             return Ok(None);
         }
-        let mut table = table(&self.class, &self.attributes, &self.keys, &published, types)?;
+        let mut table = table((&self.class, &self.attributes, &self.keys), &published, types)?;
         table.unannounced.leaves = self.leaves.clone().unwrap_or_default();
         table.unannounced.type_shapes = self.type_shapes.clone();
         table.unannounced.published.insert_str(0, &self.published_text(publications));

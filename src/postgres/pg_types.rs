@@ -19,6 +19,8 @@ pub struct PgTypes {
     types: HashMap<u32, TypeRow>,
     /// Digits after the point of `money`.
     money_scale: i8,
+    /// The database is SQL_ASCII: the server knows nothing of the encoding of its texts.
+    pub(crate) unchecked_encoding: bool,
 }
 
 /// One row of `pg_type`.
@@ -58,7 +60,13 @@ pub async fn load_types(
         rows.iter().map(|row| (row.get("oid"), type_row(row))).collect();
     let has_money = types.contains_key(&MONEY);
     let money_scale = if has_money { money_scale(client).await? } else { 0 };
-    Ok(PgTypes { types, money_scale })
+    let unchecked_encoding = has_unchecked_encoding(client).await?;
+    Ok(PgTypes { types, money_scale, unchecked_encoding })
+}
+
+async fn has_unchecked_encoding(client: &Client) -> Result<bool> {
+    let sql = "SELECT pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'";
+    Ok(client.query_one(sql, &[]).await.map_err(from_sql)?.get(0))
 }
 
 fn type_row(row: &Row) -> TypeRow {
@@ -146,6 +154,18 @@ impl PgTypes {
     /// The type's name in `pg_type`, for messages.
     pub fn name(&self, oid: u32) -> &str {
         self.types.get(&oid).map_or("unknown", |row| &row.name)
+    }
+
+    /// The oid and type modifier of what a domain comes down to; of any other type, its own.
+    pub(crate) fn base(&self, oid: u32, typmod: i32) -> (u32, i32) {
+        let mut at = (oid, typmod);
+        for _ in 0..DEPTH_MAX {
+            match self.types.get(&at.0).and_then(|row| row.base) {
+                Some(base) => at = base,
+                None => break,
+            }
+        }
+        at
     }
 
     fn resolve_within(&self, oid: u32, typmod: i32, depth: usize) -> PgType {

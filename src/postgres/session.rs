@@ -44,6 +44,12 @@ pub(super) const PINNED: [(&str, &str); 12] = [
 /// SQL sessions pin this one after the login, so that RESET still shows what the database has.
 pub(super) const PIN_MONETARY: &str = "SET lc_monetary = 'C'";
 
+/// For sessions that read rows: in a database of encoding SQL_ASCII texts come as they are stored,
+/// for the server would refuse those that are no UTF-8 (case 58).
+pub(crate) const AS_STORED: &str = "\
+    SELECT pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) \
+    WHERE pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'";
+
 /// Pinned too, where the server has it (14 and later); at start-up 13 would refuse it.
 pub(super) const NO_IDLE_TIMEOUT: &str = "\
     SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
@@ -228,6 +234,7 @@ impl Session {
                 _ => {}
             }
         }
+        self.query(AS_STORED).await?;
         self.query(NO_IDLE_TIMEOUT).await.map(|_| ())
     }
 

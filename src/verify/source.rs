@@ -105,13 +105,15 @@ pub(super) async fn subjects(
     for name in publications {
         let Some(info) = publication_info(client, name).await? else { continue };
         let only = !(info.publish.update && info.publish.delete);
-        let shown = catalog::load_relations(client, std::slice::from_ref(name), None).await?;
+        let shown =
+            catalog::load_relations(client, std::slice::from_ref(name), None, &settings.types)
+                .await?;
         for table in shown {
             let is_only = insert_only.entry(table.relation.oid).or_insert(true);
             *is_only &= only;
         }
     }
-    let tables = catalog::load_relations(client, publications, None).await?;
+    let tables = catalog::load_relations(client, publications, None, &settings.types).await?;
     let chosen = tables
         .into_iter()
         .filter(|t| settings.tables.selects(&t.relation.namespace, &t.relation.name));

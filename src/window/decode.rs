@@ -12,16 +12,17 @@
 //! The mapping is `docs/types.md`: lossless or loud. The kind of each field is looked at per value,
 //! as a type without a send function comes as text in a binary stream too.
 
-use std::sync::Arc;
-
 use arrow_array::ArrayRef;
-use arrow_schema::{DataType, Field as ArrowField, TimeUnit};
+use arrow_schema::DataType;
 
+pub use super::arrow_types::arrow_type;
 use super::hidden_key::HiddenKey;
-use super::relation::{Attribute, PgType};
+use super::relation::PgType;
 use super::render::render;
+use super::rules::{Unrepresentable, ValueRules};
 use super::store::{AnyStore, Store, dispatch};
-use super::wire::{Field, Framing};
+use super::wire::{Field, Framing, size};
+use super::{clamp, unchecked};
 use crate::error::{Error, Kind, Result};
 
 /// Rows that are decoded column by column together: their tuples stay in the processor's cache.
@@ -61,6 +62,10 @@ pub struct Decoded {
     pub key: Option<ArrayRef>,
     /// Rows of each array.
     pub rows: usize,
+    /// Values that another one stands for (rule `clamp`).
+    pub clamped: u64,
+    /// Dates and timestamps outside of the years 1 to 9999, which many readers do not know.
+    pub far: u64,
 }
 
 /// Decodes tuples of one relation, in one version, into columns.
@@ -69,9 +74,11 @@ pub struct TupleDecoder {
     key: Option<HiddenKey>,
     raw: Vec<RawValue>,
     rows: usize,
+    clamped: u64,
 }
 
 struct Column {
+    rules: ValueRules,
     about: DecodedColumn,
     /// Its position on the wire.
     index: usize,
@@ -87,13 +94,26 @@ impl TupleDecoder {
             about.map(|about| Column::new(index, about)).transpose()
         };
         let columns = columns.into_iter().enumerate().map(column).collect::<Result<_>>()?;
-        Ok(Self { columns, key: None, raw: Vec::new(), rows: 0 })
+        Ok(Self { columns, key: None, raw: Vec::new(), rows: 0, clamped: 0 })
     }
 
     /// The same, and it makes each row's `_pg_key`, where there is one to make.
     #[must_use]
     pub fn with_key(self, key: Option<HiddenKey>) -> Self {
         Self { key, ..self }
+    }
+
+    /// Has values without a place in their column treated by `rules`. Columns of the `key` are not
+    /// clamped: two rows could become one.
+    #[must_use]
+    pub fn with_rules(mut self, rules: ValueRules, key: &[usize]) -> Self {
+        for column in self.columns.iter_mut().flatten() {
+            column.rules = rules;
+            if key.contains(&column.index) && rules.unrepresentable == Unrepresentable::Clamp {
+                column.rules.unrepresentable = Unrepresentable::Raw;
+            }
+        }
+        self
     }
 
     /// Decodes the tuples at `cursors` into `buf`, each at its tuple's first field and left behind
@@ -107,7 +127,10 @@ impl TupleDecoder {
             }
             for column in &mut self.columns {
                 match column {
-                    Some(column) => column.fill::<F>(buf, block, first_row, &mut self.raw)?,
+                    Some(column) => {
+                        let raw = (&mut self.raw, &mut self.clamped);
+                        column.fill::<F>(buf, block, first_row, raw)?;
+                    }
                     None => block.iter_mut().try_for_each(|c| F::next(buf, c).map(drop))?,
                 }
             }
@@ -118,14 +141,23 @@ impl TupleDecoder {
     /// Takes what was decoded; the decoder is empty then. `INVALID_UTF8` names the column whose
     /// text isn't.
     pub fn finish(&mut self) -> Result<Decoded> {
-        let finish = |column: &mut Column| {
+        let mut clamped = std::mem::take(&mut self.clamped);
+        let mut far = 0;
+        let mut finish = |column: &mut Column| {
             let array = column.store.finish(&column.about.data_type);
-            array.map_err(|e| e.with_column(&column.about.name))
+            let array = array.map_err(|e| e.with_column(&column.about.name))?;
+            let outside = clamp::outside(&array);
+            if outside == 0 || column.rules.unrepresentable != Unrepresentable::Clamp {
+                far += outside;
+                return Ok(array);
+            }
+            clamped += outside;
+            Ok(clamp::inside(&array))
         };
-        let columns = self.columns.iter_mut().flatten().map(finish).collect::<Result<_>>()?;
+        let columns = self.columns.iter_mut().flatten().map(&mut finish).collect::<Result<_>>()?;
         let (raw, rows) = (std::mem::take(&mut self.raw), std::mem::take(&mut self.rows));
         let key = self.key.as_mut().map(HiddenKey::finish);
-        Ok(Decoded { columns, key, raw, rows })
+        Ok(Decoded { columns, key, raw, rows, clamped, far })
     }
 }
 
@@ -139,7 +171,7 @@ impl Column {
                 .with_cure("resync the table"));
         }
         let store = AnyStore::new(&about.pg_type);
-        Ok(Self { about, index, store })
+        Ok(Self { rules: ValueRules::default(), about, index, store })
     }
 
     /// Adds this column's field of each row, moving each cursor past it.
@@ -148,11 +180,20 @@ impl Column {
         buf: &[u8],
         cursors: &mut [u32],
         first_row: u32,
-        raw: &mut Vec<RawValue>,
+        (raw, clamped): (&mut Vec<RawValue>, &mut u64),
     ) -> Result<()> {
-        let mut sink = RawSink { about: &self.about, column: self.index, raw };
+        let (about, column, rules) = (&self.about, self.index, self.rules);
+        let mut sink = RawSink { about, column, rules, raw, clamped };
         let (rows, sink) = (cursors, &mut sink);
-        let filled = if F::OPAQUE_IS_TEXT && !self.about.pg_type.has_binary_form() {
+        let is_cast = F::OPAQUE_IS_TEXT && !about.pg_type.has_binary_form();
+        let filled = if rules.unchecked_encoding && unchecked::has_text(&about.pg_type) {
+            let store = &mut self.store;
+            let field = |cursor: &mut u32| match is_cast {
+                true => AsText::<F>::next(buf, cursor),
+                false => F::next(buf, cursor),
+            };
+            unchecked::fill(store, (rows, first_row), field, sink)
+        } else if is_cast {
             dispatch!(&mut self.store, s => fill::<AsText<F>, _>(s, buf, rows, first_row, sink))
         } else {
             dispatch!(&mut self.store, s => fill::<F, _>(s, buf, rows, first_row, sink))
@@ -180,7 +221,7 @@ fn fill<F: Framing, S: Store>(
             Field::Text(v) => store.text(v)?,
         };
         if !fits {
-            sink.push(row, field)?;
+            sink.push(store, row, field)?;
         }
     }
     Ok(())
@@ -202,96 +243,79 @@ impl<F: Framing> Framing for AsText<F> {
 }
 
 /// Where values go that a column can't hold.
-struct RawSink<'a> {
+pub(super) struct RawSink<'a> {
     about: &'a DecodedColumn,
     column: usize,
+    rules: ValueRules,
     raw: &'a mut Vec<RawValue>,
+    clamped: &'a mut u64,
 }
 
 impl RawSink<'_> {
+    /// Treats the value of `row`, which `store` has as NULL, by the rule.
     #[cold]
-    fn push(&mut self, row: u32, field: Field<'_>) -> Result<()> {
+    pub(super) fn push(
+        &mut self,
+        store: &mut impl Store,
+        row: u32,
+        field: Field<'_>,
+    ) -> Result<()> {
+        let text = self.text(field)?;
+        match self.rules.unrepresentable {
+            Unrepresentable::Raw => {}
+            Unrepresentable::Error => return Err(self.unrepresentable(&text)),
+            Unrepresentable::Clamp => {
+                if let Some(nearest) = clamp::nearest(&self.about.pg_type, &text) {
+                    store.truncate(size(row));
+                    if store.text(&nearest)? {
+                        *self.clamped += 1;
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        let text = String::from_utf8(text).map_err(super::store::invalid_utf8)?;
+        self.raw.push(RawValue { row, column: self.column, text });
+        Ok(())
+    }
+
+    /// The value's Postgres text.
+    pub(super) fn text(&self, field: Field<'_>) -> Result<Vec<u8>> {
         let mut text = Vec::new();
         match field {
             Field::Binary(v) => render(&self.about.pg_type, v, &mut text)?,
             Field::Text(v) => text.extend_from_slice(v),
             Field::Null | Field::Unchanged => {}
         }
-        let text = String::from_utf8(text).map_err(super::store::invalid_utf8)?;
+        Ok(text)
+    }
+
+    /// Gives `_pg_raw` the bytes of a text that is no UTF-8, as hex, where the rule allows that.
+    pub(super) fn push_bytes(&mut self, row: u32, bytes: &[u8]) -> Result<()> {
+        if self.rules.unrepresentable == Unrepresentable::Error {
+            return Err(self.unrepresentable(bytes));
+        }
+        let mut text = String::from("\\x");
+        bytes.iter().for_each(|byte| text.push_str(&format!("{byte:02x}")));
         self.raw.push(RawValue { row, column: self.column, text });
         Ok(())
     }
+
+    fn unrepresentable(&self, text: &[u8]) -> Error {
+        let text: String = String::from_utf8_lossy(text).chars().take(SHOWN_MAX).collect();
+        let t = &self.about.data_type;
+        let message = format!("the value {text} has no place in the column's lake type {t}");
+        Error::new(Kind::Table, "UNREPRESENTABLE", message).with_cure(
+            "correct the value, or set values.on_unrepresentable to raw or clamp for this table",
+        )
+    }
 }
+
+/// Characters of a value that an error shows.
+const SHOWN_MAX: usize = 100;
 
 #[cold]
 fn too_many_rows() -> Error {
     Error::fatal("TOO_MANY_ROWS", "more than 4,294,967,295 rows for one file")
         .with_cure("this is a defect of frazil: nothing was acknowledged; please report it")
-}
-
-/// The Arrow type of a Postgres type, without the lake's field ids. Times are in microseconds, as
-/// Iceberg's.
-pub fn arrow_type(t: &PgType) -> DataType {
-    match t {
-        PgType::Bool | PgType::BitBoolean => DataType::Boolean,
-        PgType::Int2 | PgType::Int4 => DataType::Int32,
-        PgType::Int8 | PgType::Oid => DataType::Int64,
-        PgType::Xid8 => DataType::Decimal128(20, 0),
-        PgType::Float4 => DataType::Float32,
-        PgType::Float8 => DataType::Float64,
-        &PgType::Numeric { precision, scale } => DataType::Decimal128(precision, scale),
-        PgType::NumericText | PgType::Text | PgType::Json | PgType::Jsonb | PgType::TimeTz => {
-            DataType::Utf8
-        }
-        PgType::Trimmed | PgType::IntervalIso | PgType::Composite(_) => DataType::Utf8,
-        PgType::Written(_) | PgType::AsText(_) | PgType::Opaque => DataType::Utf8,
-        PgType::Money { scale } => DataType::Decimal128(19, *scale),
-        PgType::Bytea | PgType::Geometry { .. } => DataType::LargeBinary,
-        PgType::Date => DataType::Date32,
-        PgType::Time => DataType::Time64(TimeUnit::Microsecond),
-        PgType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
-        PgType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
-        PgType::Interval => structure(&[
-            ("months", DataType::Int32),
-            ("days", DataType::Int32),
-            ("micros", DataType::Int64),
-        ]),
-        PgType::Point => structure(&[("x", DataType::Float64), ("y", DataType::Float64)]),
-        PgType::Struct(attributes) => {
-            let part = |a: &Attribute| ArrowField::new(&a.name, arrow_type(&a.pg_type), true);
-            DataType::Struct(attributes.iter().map(part).collect())
-        }
-        PgType::RangeStruct(element) => structure(&[
-            ("empty", DataType::Boolean),
-            ("lower", arrow_type(element)),
-            ("upper", arrow_type(element)),
-            ("lower_inc", DataType::Boolean),
-            ("upper_inc", DataType::Boolean),
-        ]),
-        PgType::Hstore => string_map(),
-        PgType::Vector | PgType::HalfVector => list(DataType::Float32),
-        PgType::Uuid => DataType::FixedSizeBinary(16),
-        PgType::Array(element) => list(arrow_type(element)),
-        PgType::Nested(element, depth) => {
-            (0..*depth).fold(arrow_type(element), |inner, _| list(inner))
-        }
-    }
-}
-
-fn list(element: DataType) -> DataType {
-    DataType::List(Arc::new(ArrowField::new("element", element, true)))
-}
-
-fn structure(parts: &[(&str, DataType)]) -> DataType {
-    let part = |(name, t): &(&str, DataType)| ArrowField::new(*name, t.clone(), true);
-    DataType::Struct(parts.iter().map(part).collect())
-}
-
-fn string_map() -> DataType {
-    let pair = vec![
-        ArrowField::new("key", DataType::Utf8, false),
-        ArrowField::new("value", DataType::Utf8, true),
-    ];
-    let entries = ArrowField::new("key_value", DataType::Struct(pair.into()), false);
-    DataType::Map(Arc::new(entries), false)
 }

@@ -173,6 +173,7 @@ mod tests {
             oid: 1,
             namespace: "public".into(),
             name: "t".into(),
+            rules: crate::window::rules::ValueRules::default(),
             key_form: KeyForm::of(&columns, &key, identity),
             columns,
             key,

@@ -1,7 +1,9 @@
 //! What one lake commit is made of. Pure: bytes in, Arrow out, no I/O.
 
 mod array;
+mod arrow_types;
 mod bytes;
+mod clamp;
 mod datetime;
 pub mod decode;
 mod fixed;
@@ -22,10 +24,12 @@ mod reader;
 mod record;
 pub mod relation;
 pub mod render;
+pub mod rules;
 mod scalar;
 mod scan;
 pub mod segment;
 mod store;
 mod structs;
 mod text;
+mod unchecked;
 pub mod wire;

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::decode::arrow_type;
+use super::rules::ValueRules;
+
 /// A Postgres type as frazil stores it: domains are resolved to their base, enum labels are text.
 /// The mapping is `docs/types.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -313,12 +316,28 @@ pub struct Relation {
     /// How deletes name rows in the lake.
     #[serde(default)]
     pub key_form: KeyForm,
+    /// How its values are read; by the settings and the database, so not kept in the lake.
+    #[serde(skip)]
+    pub rules: ValueRules,
 }
 
 impl Relation {
     /// `namespace.name`, for messages.
     pub fn display(&self) -> String {
         format!("{}.{}", self.namespace, self.name)
+    }
+
+    /// A column of `now` that is declared as before and stored as another type; `types:` was
+    /// changed, or `lc_monetary`.
+    pub fn stored_otherwise<'a>(&self, now: &'a Self) -> Option<&'a Column> {
+        let is_other = |now: &&Column| {
+            let same = |c: &&Column| {
+                (c.attnum, c.type_oid, c.typmod) == (now.attnum, now.type_oid, now.typmod)
+            };
+            let before = self.columns.iter().find(same);
+            before.is_some_and(|c| !is_stored_alike(&c.pg_type, &now.pg_type))
+        };
+        now.columns.iter().find(is_other)
     }
 
     /// Whether rows are addressed by [`HIDDEN_KEY`].
@@ -350,6 +369,12 @@ impl Relation {
         }
         self.key.iter().filter_map(|&at| self.columns.get(at)).map(Column::field_id).collect()
     }
+}
+
+/// Whether values of one column are the same in the lake by either type.
+fn is_stored_alike(one: &PgType, other: &PgType) -> bool {
+    let special = |t: &PgType| matches!(t, PgType::Trimmed | PgType::IntervalIso);
+    arrow_type(one) == arrow_type(other) && (one == other || !special(one) && !special(other))
 }
 
 /// A tuple in a receive buffer (Postgres manual, logical replication message formats, TupleData).

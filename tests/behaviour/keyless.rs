@@ -96,7 +96,8 @@ async fn all_in_one_window() {
     }
 }
 
-/// A column that is known by its text only puts the stream in text mode: rows that COPY wrote from binary values are found.
+/// A column that is known by its text only puts the stream in text mode: rows that COPY wrote from
+/// binary values are found.
 // cases: 74 holds
 #[tokio::test(flavor = "multi_thread")]
 async fn in_text_mode() {

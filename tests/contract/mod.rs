@@ -94,6 +94,7 @@ pub(crate) fn column(name: &str, attnum: i16, pg_type: PgType) -> Column {
 /// `id int8 primary key, v text`
 pub(crate) fn relation(name: &str) -> Relation {
     Relation {
+        rules: frazil::window::rules::ValueRules::default(),
         oid: 16_384,
         namespace: "app".into(),
         name: name.into(),

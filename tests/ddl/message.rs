@@ -55,11 +55,14 @@ impl Listened {
         let version = server_version(&self.client).await.unwrap();
         let types = load_types(&self.client, version, message.type_oids()).await.unwrap();
         let publications = ["p".to_owned(), "q".to_owned()];
+        let rules = frazil::window::rules::TypeRules::default();
         for relation in &message.relations {
-            let told = relation.source_table(&publications, &types).unwrap();
+            let told = relation.source_table(&publications, (&types, &rules)).unwrap();
             let oids = [relation.oid()];
-            let seen =
-                load_relations(&self.client, &publications, Some(&oids)).await.unwrap().pop();
+            let seen = load_relations(&self.client, &publications, Some(&oids), &rules)
+                .await
+                .unwrap()
+                .pop();
             assert_eq!(told, seen, "{:?}", relation.name());
         }
     }

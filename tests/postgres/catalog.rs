@@ -8,6 +8,7 @@ use frazil::postgres::session::{Session, SlotOptions};
 use frazil::postgres::stream::{Frame, MESSAGE_BYTES_MAX, next_frame};
 use frazil::postgres::tables::{Obstacle, candidate_tables, published_tables};
 use frazil::window::relation::{PgType, ReplicaIdentity};
+use frazil::window::rules::TypeRules;
 
 use super::server::{database, stream_options};
 use crate::support::postgres::Postgres;
@@ -54,9 +55,17 @@ async fn load(
 ) -> (frazil::postgres::dsn::Source, tokio_postgres::Client, HashMap<String, SourceTable>) {
     let (source, client) = database(name, SQL).await;
     let publications = ["p".to_owned(), "q".to_owned()];
-    let tables = load_relations(&client, &publications, None).await.unwrap();
+    let tables = load_relations(&client, &publications, None, &TypeRules::default()).await.unwrap();
     let tables = tables.into_iter().map(|t| (t.relation.name.clone(), t)).collect();
     (source, client, tables)
+}
+
+fn has_its_missing_value(table: &SourceTable) {
+    let fast = table.relation.columns.last().unwrap();
+    assert_eq!((fast.name.as_str(), fast.toastable), ("fast", false));
+    let missing = table.missing.last().unwrap();
+    assert_eq!((missing.has_missing, missing.missing.as_deref()), (true, Some("{42}")));
+    assert!(table.relfilenode > 0 && table.kind == 'r' && table.persistence == 'p');
 }
 
 #[tokio::test]
@@ -86,15 +95,11 @@ async fn types_are_resolved() {
         ("t", PgType::Text),
         ("v", PgType::Text),
         ("c", PgType::Text),
-        ("j", PgType::Text),
+        ("j", PgType::Json),
         ("jb", PgType::Jsonb),
         ("x", PgType::Text),
         ("u", PgType::Uuid),
         ("ia", array(PgType::Int4)),
-        ("p", PgType::Opaque),
-        ("pp", PgType::Opaque),
-        ("m", PgType::Opaque),
-        ("ip", PgType::Opaque),
         ("ts", PgType::TimestampTz),
         ("iv", PgType::Interval),
         ("o", PgType::Oid),
@@ -102,23 +107,34 @@ async fn types_are_resolved() {
         ("ch", PgType::Text),
         ("na", PgType::Text),
         ("by", PgType::Bytea),
-        ("r", PgType::Opaque),
     ] {
         assert_eq!(of(name), Some(wanted), "{name}");
     }
+    for (name, kind) in [
+        ("p", "Composite("),
+        ("pp", "Array(Composite("),
+        ("m", "Money"),
+        ("ip", "Written("),
+        ("r", "Written("),
+    ] {
+        let found = format!("{:?}", of(name).unwrap());
+        assert!(found.starts_with(kind), "{name}: {found}");
+    }
     assert_eq!((of("gone"), of("gen")), (None, None));
-    let fast = table.relation.columns.last().unwrap();
-    assert_eq!((fast.name.as_str(), fast.toastable), ("fast", false));
-    let missing = table.missing.last().unwrap();
-    assert_eq!((missing.has_missing, missing.missing.as_deref()), (true, Some("{42}")));
-    assert!(table.relfilenode > 0 && table.kind == 'r' && table.persistence == 'p');
+    has_its_missing_value(table);
     let before = table.attribute_xmins.clone();
     client
         .batch_execute("ALTER TABLE types DROP COLUMN fast; ALTER TABLE types ADD fast int")
         .await
         .unwrap();
-    let after =
-        load_relations(&client, &["p".to_owned()], Some(&[table.relation.oid])).await.unwrap();
+    let after = load_relations(
+        &client,
+        &["p".to_owned()],
+        Some(&[table.relation.oid]),
+        &TypeRules::default(),
+    )
+    .await
+    .unwrap();
     assert_eq!(after.len(), 1);
     assert_ne!(after[0].attribute_xmins, before);
 }

@@ -14,7 +14,7 @@ const SQL: &str = "
     CREATE TABLE lazy (id int PRIMARY KEY DEFERRABLE);
     CREATE TABLE full_keyless (id int); ALTER TABLE full_keyless REPLICA IDENTITY FULL;
     CREATE TABLE nothing (id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
-    CREATE TABLE odd (id float8 PRIMARY KEY, p point);
+    CREATE TABLE odd (id float8 PRIMARY KEY, p regclass);
     CREATE TABLE filtered (id int PRIMARY KEY, v int);
     CREATE TABLE hidden (id int PRIMARY KEY, v int);
     CREATE VIEW a_view AS SELECT 1 AS x;
@@ -34,7 +34,12 @@ async fn a_source_is_looked_over() {
     }
     let (source, client) = database("checked", SQL).await;
     let publications = ["part".to_owned(), "not_there".to_owned()];
-    let wanted = Wanted { slot: "check_none", publications: &publications, tables: &[] };
+    let wanted = Wanted {
+        slot: "check_none",
+        publications: &publications,
+        tables: &[],
+        types: &frazil::window::rules::TypeRules::default(),
+    };
     let findings = checks(&client, &source, wanted).await.unwrap();
     has(&findings, Severity::Warning, "NO_KEY", "keyless");
     has(&findings, Severity::Warning, "NO_KEY", "deferrable");
@@ -51,7 +56,12 @@ async fn a_source_is_looked_over() {
 
     let row = client.query_one("SELECT 'good'::regclass::oid", &[]).await.unwrap();
     let good = [row.get::<_, u32>(0)];
-    let wanted = Wanted { slot: "check_none", publications: &[], tables: &good };
+    let wanted = Wanted {
+        slot: "check_none",
+        publications: &[],
+        tables: &good,
+        types: &frazil::window::rules::TypeRules::default(),
+    };
     let findings = checks(&client, &source, wanted).await.unwrap();
     assert!(findings.iter().all(|f| f.severity == Severity::Info), "{findings:#?}");
 }
@@ -69,7 +79,12 @@ async fn a_poor_role_is_told_what_it_lacks() {
     let source = Source::parse(&dsn).unwrap();
     let client = connect_sql(&source, "test").await.unwrap();
     let publications = ["p".to_owned()];
-    let wanted = Wanted { slot: "check_none", publications: &publications, tables: &[] };
+    let wanted = Wanted {
+        slot: "check_none",
+        publications: &publications,
+        tables: &[],
+        types: &frazil::window::rules::TypeRules::default(),
+    };
     let findings = checks(&client, &source, wanted).await.unwrap();
     has(&findings, Severity::Blocking, "RIGHTS", "may not replicate");
     has(&findings, Severity::Blocking, "RIGHTS", "may not create publications");

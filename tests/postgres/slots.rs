@@ -97,3 +97,22 @@ async fn an_open_writer_is_shown_as_blocker() {
     assert!(blockers.iter().any(|b| b.pid > 0 && b.query.contains("VALUES (7)") && b.age_s >= 0.0));
     writer.batch_execute("ROLLBACK").await.unwrap();
 }
+
+// cases: 131 holds
+#[tokio::test]
+async fn an_exported_snapshot_ends_with_the_next_command() {
+    let (source, _client) = database("snapshots", "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let mut session = Session::connect(&source, "test").await.unwrap();
+    let options = SlotOptions { temporary: true, export_snapshot: true, ..SlotOptions::default() };
+    let created = session.create_slot("snapshots_t", options).await.unwrap();
+    let name = created.snapshot_name.unwrap();
+    let import =
+        format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT '{name}'");
+    let early = connect_sql(&source, "test").await.unwrap();
+    early.batch_execute(&import).await.unwrap();
+    session.identify_system().await.unwrap();
+    let late = connect_sql(&source, "test").await.unwrap();
+    assert!(late.batch_execute(&import).await.is_err(), "it outlived the next command");
+    // Who imported it keeps it.
+    early.query_one("SELECT count(*) FROM public.t", &[]).await.unwrap();
+}

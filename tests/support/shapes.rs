@@ -288,7 +288,7 @@ impl Kind {
                 _ => format!("'{:e}'", random.random::<f64>() * 1e6),
             },
             FreeNumeric => match random.random_range(0..3) {
-                0 => pick(random, &["'NaN'", "0.10", "1e50", "-1e-30", "'Infinity'", "0"]),
+                0 => pick(random, &["'NaN'", "0.10", "1e50", "-1e-30", infinity(), "0"]),
                 _ => format!("{}.{}", random.random::<i64>(), random.random::<u32>()),
             },
             _ => format!("{}.{:02}", random.random_range(-9999..9999), random.random_range(0..100)),
@@ -339,6 +339,11 @@ fn word(random: &mut StdRng) -> String {
 
 fn uuid(n: u64) -> String {
     format!("'{:08x}-{:04x}-4000-8000-{:012x}'", n >> 32, n & 0xffff, (n >> 16) & 0xffff)
+}
+
+/// What numeric knows since 14.
+fn infinity() -> &'static str {
+    if super::servers::major() < 14 { "'NaN'" } else { "'Infinity'" }
 }
 
 /// Hours, minutes and seconds: as microseconds, servers before 15 take no more than 32 bits.

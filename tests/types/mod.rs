@@ -7,5 +7,8 @@ mod forms;
 mod garbage;
 mod lake_types;
 mod oracle;
+mod overrides;
 mod postgres;
 mod random;
+mod sql_ascii;
+mod value_rules;

@@ -2,3 +2,6 @@
 //! prepared transactions, origins.
 
 mod failover;
+mod majors;
+mod origin;
+mod prepared;

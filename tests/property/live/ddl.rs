@@ -119,6 +119,7 @@ impl Generator {
     fn rename_table(&mut self, at: usize) {
         let to = self.model.fresh("moved");
         self.alter(at, &format!("RENAME TO {to}"));
+        self.model.tables[at].past.push(to.clone());
         self.model.tables[at].name = to;
     }
 
@@ -160,7 +161,7 @@ impl Generator {
             return self.alter(at, &format!("REPLICA IDENTITY {identity}"));
         }
         table.wide_key = !table.wide_key;
-        let key = format!("{}_key", table.lake);
+        let key = format!("{}_key", table.past[0]);
         let group = table.columns[0].name.clone();
         let columns = if table.wide_key { format!("id, {group}") } else { "id".into() };
         self.alter(
@@ -192,10 +193,10 @@ impl Generator {
     fn make_anew(&mut self, at: usize) {
         let mut table = self.model.new_table(&mut self.random);
         let old = &self.model.tables[at];
-        if old.name != old.lake {
+        if old.past.len() > 1 {
             return;
         }
-        (table.name, table.lake) = (old.name.clone(), old.lake.clone());
+        (table.name, table.past) = (old.name.clone(), old.past.clone());
         self.push(&format!("DROP TABLE {}", table.name));
         self.push(table.ddl().trim_end_matches(";\n"));
         self.publish(&table.name);
