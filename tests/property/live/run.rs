@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use super::model::Table;
 use super::steps::{Generator, Step};
 use super::values::{Value, pick};
-use crate::behaviour::scene::{LEDGER, lsn, metadata};
+use crate::behaviour::scene::lsn;
 use crate::support::frazil::{DEADLINE, Finished, Frazil, Running};
 use crate::support::lake::Lake;
 use crate::support::postgres::{Postgres, PostgresOptions, query};
@@ -234,18 +234,15 @@ impl Run<'_> {
         self.told.resyncs += 1;
     }
 
-    /// P, and the tables that are behind.
-    fn position(&mut self) -> (u64, String) {
-        if !self.place.lake.folder().join("catalog.db").exists() {
-            return (0, String::new());
+    /// P, and whether a table is behind.
+    async fn position(&mut self) -> (u64, bool) {
+        let folder = self.place.lake.folder();
+        if !folder.join("catalog.db").exists() {
+            return (0, false);
         }
-        let state = self.place.lake.state();
-        if !state.tables().any(|table| table == LEDGER) {
-            return (0, String::new());
-        }
-        let ledger = metadata(&state, LEDGER);
-        let property = |name: &str| ledger["properties"][name].as_str().unwrap_or("").to_owned();
-        (lsn(&property("frazil.position")), property("frazil.behind"))
+        let lake = OurLake::in_folder(folder, "frazil").await.unwrap();
+        let ledger = lake.committer.position().await.unwrap();
+        ledger.map_or((0, false), |ledger| (ledger.committed_lsn.0, !ledger.behind.is_empty()))
     }
 
     /// Waits until the lake holds all that is committed; what comes without an event is noticed
@@ -264,15 +261,19 @@ impl Run<'_> {
         query(&self.client, "SELECT pg_logical_emit_message(true, 'frazil', '')").await;
         let end = Instant::now() + SOON;
         loop {
-            let (position, behind) = self.position();
-            if position >= now && behind == "{}" {
+            let (position, is_behind) = self.position().await;
+            if position >= now && !is_behind {
                 return;
             }
             if !self.is_running() {
                 self.start(false);
             }
             let log = || self.frazil.as_ref().map(Running::stderr).unwrap_or_default();
-            assert!(Instant::now() < end, "at {position:x} of {now:x}, behind {behind}\n{}", log());
+            assert!(
+                Instant::now() < end,
+                "at {position:x} of {now:x}, behind: {is_behind}\n{}",
+                log()
+            );
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
