@@ -10,15 +10,16 @@ use frazil::verify::{Options, verify};
 use indicatif::ProgressBar;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use super::model::Table;
 use super::steps::{Generator, Step};
-use super::values::{Value, pick};
-use crate::behaviour::scene::lsn;
+use super::values::{self, pick};
+use crate::behaviour::scene::{lsn, metadata};
 use crate::support::frazil::{DEADLINE, Finished, Frazil, Running};
-use crate::support::lake::Lake;
+use crate::support::lake::{Lake, LakeState};
 use crate::support::postgres::{Postgres, PostgresOptions, query};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -119,6 +120,8 @@ pub(super) async fn seed(place: &mut Place, seed: u64) -> Told {
         query(&run.client, "ALTER SYSTEM SET logical_decoding_work_mem = '64kB'").await;
         query(&run.client, "SELECT pg_reload_conf()").await;
     }
+    let (interval, streaming, capture) = (run.interval_ms, run.streaming, run.has_capture);
+    note(&format!("every {interval} ms, streaming: {streaming}, capture: {capture}"));
     let schema = run.generator.schema();
     run.run(Step { sql: schema, read_back: None }).await;
     for _ in 0..run.fate.random_range(1..4) {
@@ -145,9 +148,7 @@ impl Run<'_> {
     /// Runs a source transaction; a failure of Postgres is one of the generator.
     async fn run(&mut self, step: Step) {
         for sql in step.sql.split("---\n") {
-            if std::env::var_os("FRAZIL_SEED").is_some() {
-                eprintln!("{}", shown(sql));
-            }
+            note(sql);
             query(&self.client, sql).await;
         }
         self.told.steps += 1;
@@ -177,6 +178,7 @@ impl Run<'_> {
                 (*pick(&mut self.fate, &CRASH_POINTS), self.fate.random_range(0..4));
             run = run.failpoints(&format!("{point}={pass}*off->return"));
         }
+        note(&format!("-- starts, may crash: {may_crash}"));
         self.frazil = Some(run.spawn());
     }
 
@@ -187,6 +189,7 @@ impl Run<'_> {
             return true;
         }
         let ended = self.frazil.take().unwrap().wait(DEADLINE);
+        note(&format!("-- crashed\n{}", ended.stderr));
         assert_crashed(&ended);
         self.told.crashes += 1;
         false
@@ -199,6 +202,7 @@ impl Run<'_> {
         let running = self.frazil.take().unwrap();
         running.signal("TERM");
         let ended = running.wait(DEADLINE);
+        note(&format!("-- stopped\n{}", ended.stderr));
         self.told.stops += 1;
         if ended.code.is_some() {
             ended.succeeded();
@@ -212,7 +216,8 @@ impl Run<'_> {
             1 | 2 => {
                 tokio::time::sleep(Duration::from_millis(self.fate.random_range(0..400))).await;
                 if self.is_running() {
-                    self.frazil.take().unwrap().kill9();
+                    let killed = self.frazil.take().unwrap().kill9();
+                    note(&format!("-- killed\n{}", killed.stderr));
                     self.told.crashes += 1;
                 }
             }
@@ -245,6 +250,21 @@ impl Run<'_> {
         ledger.map_or((0, false), |ledger| (ledger.committed_lsn.0, !ledger.behind.is_empty()))
     }
 
+    /// Whether the lake has yet to hear of a column of which no row came; without the capture that
+    /// takes a second look at the catalog (docs/schema-changes.md).
+    fn lacks_columns(&mut self) -> bool {
+        let state = self.place.lake.state();
+        let lacks = |table: &Table| {
+            let Some(lake) = in_lake(&state, table) else { return false };
+            let found = metadata(&state, &lake);
+            let current = |schema: &&Value| schema["schema-id"] == found["current-schema-id"];
+            let schema = found["schemas"].as_array().unwrap().iter().find(current).unwrap();
+            let fields = schema["fields"].as_array().unwrap();
+            table.names().iter().any(|name| fields.iter().all(|field| field["name"] != *name))
+        };
+        self.generator.model.tables.iter().any(lacks)
+    }
+
     /// Waits until the lake holds all that is committed; what comes without an event is noticed
     /// without the capture when another table's description brings a look at the catalog about.
     async fn settle(&mut self) {
@@ -262,7 +282,7 @@ impl Run<'_> {
         let end = Instant::now() + SOON;
         loop {
             let (position, is_behind) = self.position().await;
-            if position >= now && !is_behind {
+            if position >= now && !is_behind && !self.lacks_columns() {
                 return;
             }
             if !self.is_running() {
@@ -281,16 +301,15 @@ impl Run<'_> {
     /// The model is Postgres; the lake is Postgres by DuckDB, and by verify.
     async fn compare(&mut self) {
         self.settle().await;
+        note("-- compared");
         let state = self.place.lake.state();
         let tables = self.generator.model.tables.clone();
         for table in &tables {
             self.assert_model(table).await;
-            let past: Vec<String> =
-                table.past.iter().map(|name| format!("public.{name}")).collect();
-            let in_lake = |name: &&String| state.tables().any(|one| one == *name);
-            let lake =
-                past.iter().find(in_lake).unwrap_or_else(|| panic!("no {past:?} in the lake"));
-            let names = (lake.as_str(), past.last().unwrap().as_str());
+            let lake = in_lake(&state, table);
+            let lake = lake.unwrap_or_else(|| panic!("no {:?} in the lake", table.past));
+            let sql = format!("public.{}", table.name);
+            let names = (lake.as_str(), sql.as_str());
             let found = self.place.lake.compare_as(&state, &self.place.postgres, names).await;
             assert!(found.is_equal(), "{names:?} by DuckDB: {found:#?}");
         }
@@ -305,7 +324,7 @@ impl Run<'_> {
 
     async fn assert_model(&mut self, table: &Table) {
         let sql = format!("SELECT {} FROM {}", table.names().join(", "), table.name);
-        let mut found: std::collections::BTreeMap<Vec<Value>, usize> = Default::default();
+        let mut found: std::collections::BTreeMap<Vec<values::Value>, usize> = Default::default();
         for row in query(&self.client, &sql).await {
             let row: Vec<_> = row.into_iter().map(|v| v.map(Arc::from)).collect();
             *found.entry(row).or_default() += 1;
@@ -328,9 +347,19 @@ fn assert_crashed(ended: &Finished) {
     assert_eq!(ended.code, None, "{} ended by itself:\n{}", ended.name, ended.stderr);
 }
 
-/// Without the large values.
-fn shown(sql: &str) -> String {
-    sql.lines().map(|line| line.chars().take(300).collect::<String>() + "\n").collect()
+/// The name that the table has in the lake: one of those that it has had, and where another table
+/// had an earlier one before, the last.
+fn in_lake(state: &LakeState, table: &Table) -> Option<String> {
+    let past = table.past.iter().rev().map(|name| format!("public.{name}"));
+    past.into_iter().find(|name| state.tables().any(|one| one == name))
+}
+
+/// Shows what happens where one seed is looked into, without the large values.
+fn note(text: &str) {
+    if std::env::var_os("FRAZIL_SEED").is_some() {
+        let lines = text.lines().map(|line| line.chars().take(300).collect::<String>() + "\n");
+        eprintln!("{}", lines.collect::<String>());
+    }
 }
 
 fn settings() -> frazil::config::Settings {
