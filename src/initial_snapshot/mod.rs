@@ -70,11 +70,15 @@ pub async fn take(
         let identity = session.identify_system().await?;
         let position = Position { timeline: identity.timeline, system_id: identity.system_id };
         let created = slot::export_snapshot(&client, &mut session, settings, shutdown).await?;
-        let tables = selected(&client, &publications, settings).await?;
+        crate::ops::crash_point("snapshot_exported");
+        let snapshot = created.snapshot_name.as_deref().unwrap_or_default();
+        // As they were there: what the stream brings from then on comes after that.
+        let frozen = import_snapshot(source, snapshot).await?;
+        let tables = selected(&frozen, &publications, settings).await?;
+        drop(frozen);
         let files = match settings.initial_snapshot {
             InitialSnapshot::Never => vec![Vec::new(); tables.len()],
             InitialSnapshot::Initial | InitialSnapshot::Only => {
-                let snapshot = created.snapshot_name.as_deref().unwrap_or_default();
                 let targets = targets(lake, &tables).await?;
                 let of = (tables.as_slice(), targets.as_slice());
                 let copy = copy_tables(source, snapshot, lake, of, (settings, stats));

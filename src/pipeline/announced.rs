@@ -94,12 +94,13 @@ impl Tables {
             }
         }
         for leaf in &message.leaves {
-            if !leaf.is_empty && self.state(leaf.oid).is_none() {
+            // The leaf may have been followed by itself, while it was no part of the root.
+            if !leaf.is_empty && self.is_published(leaf.root) {
                 add(self, leaf.root, "a partition was attached, detached or truncated");
             }
         }
         for dropped in &message.dropped {
-            if let Some(root) = dropped.root.filter(|_| self.state(dropped.oid).is_none()) {
+            if let Some(root) = dropped.root.filter(|&root| self.is_published(root)) {
                 add(self, root, "a partition was dropped");
             }
         }

@@ -159,6 +159,11 @@ impl Tables {
         self.by_oid.get(&oid)
     }
 
+    /// Whether it was published when last looked up.
+    pub(super) fn is_published(&self, oid: u32) -> bool {
+        !self.unpublished.contains(&oid)
+    }
+
     /// The catalog is to be looked at before the next lake commit.
     pub(super) fn look_soon(&mut self) {
         self.check_due = true;

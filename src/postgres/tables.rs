@@ -121,14 +121,16 @@ pub async fn published_tables(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
+/// A table may be dropped while this runs: the snapshot still has it, the functions say NULL.
 const CANDIDATES: &str = "\
     SELECT c.oid, n.nspname::text AS namespace, c.relname::text AS name, \
            c.relkind::text AS kind, c.relpersistence::text AS persistence, \
-           pg_catalog.has_table_privilege(c.oid, 'SELECT') \
-             AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS readable, \
+           coalesce(pg_catalog.has_table_privilege(c.oid, 'SELECT') \
+             AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'), true) AS readable, \
            pg_catalog.row_security_active(c.oid) AS row_security, \
            pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned, \
-           CASE WHEN c.relkind IN ('r', 'm') THEN pg_catalog.pg_table_size(c.oid) ELSE 0 END AS bytes, \
+           coalesce(CASE WHEN c.relkind IN ('r', 'm') THEN pg_catalog.pg_table_size(c.oid) END, 0) \
+             AS bytes, \
            CASE c.relreplident WHEN 'f' THEN true WHEN 'n' THEN false \
              ELSE EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid \
                           AND i.indisvalid AND i.indimmediate \

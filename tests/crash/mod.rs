@@ -1,6 +1,7 @@
 //! What survives: crashes of frazil and of Postgres, full disks, held locks, other writers. After
 //! each the lake equals the source, holds no row twice, and P never goes back.
 
+mod changed_since_the_slot;
 mod copied_rows;
 mod crash_points;
 mod disk_full;

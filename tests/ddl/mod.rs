@@ -9,6 +9,7 @@ mod harmless;
 mod inheritance;
 mod keys;
 mod lagging;
+mod leaf_by_itself;
 mod many_tables;
 mod message;
 mod names;

@@ -6,6 +6,7 @@
 //! `FRAZIL_SEEDS=1000` runs that many seeds, `FRAZIL_FIRST_SEED` says where they begin,
 //! `FRAZIL_SEED=17` replays one.
 
+mod live;
 mod model;
 mod run;
 
