@@ -2,7 +2,8 @@
 //! what Postgres says, and what verify says.
 //!
 //! A seed decides everything but the moments at which things happen. `FRAZIL_SEED=7` runs one seed
-//! and shows its statements, `FRAZIL_SEEDS=1000` that many, `FRAZIL_FIRST_SEED=250` from that one on.
+//! and shows its statements, `FRAZIL_SEEDS=1000` that many, `FRAZIL_FIRST_SEED=250` from that one
+//! on.
 
 mod ddl;
 mod model;
