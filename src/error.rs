@@ -82,6 +82,22 @@ impl Error {
         Self::new(Kind::Fatal, code, message)
     }
 
+    /// The same once more, without its source: for what several wait for.
+    #[must_use]
+    pub(crate) fn again(&self) -> Self {
+        let Inner { kind, code, message, table, column, lsn, cure, source: _ } = &*self.0;
+        Self(Box::new(Inner {
+            kind: *kind,
+            code,
+            message: message.clone(),
+            table: table.clone(),
+            column: column.clone(),
+            lsn: *lsn,
+            cure: cure.clone(),
+            source: None,
+        }))
+    }
+
     /// Names the table, as `namespace.name`.
     #[must_use]
     pub fn with_table(mut self, table: impl fmt::Display) -> Self {

@@ -206,7 +206,10 @@ pub(crate) async fn commit_window(
         gathered.adopt(adopted).await?;
     }
     crate::ops::crash_point("files_written");
-    let AllGathered { per_table, changes, rows_written } = gathered;
+    let AllGathered { per_table, lacking, changes, rows_written } = gathered;
+    if let Some(error) = lacking.values().next() {
+        return Err(error.again());
+    }
     let oids: Vec<u32> = per_table.keys().copied().collect();
     let found = per_table.into_iter().filter_map(|(oid, files)| Some((tables.get(&oid)?, files)));
     let found: Vec<_> = found.collect();
@@ -256,6 +259,8 @@ fn broken_off(panic: tokio::task::JoinError) -> Error {
 #[derive(Debug, Default)]
 struct AllGathered {
     per_table: HashMap<u32, Gathered>,
+    /// What could not be written for want of an older row.
+    lacking: HashMap<u32, Arc<Error>>,
     changes: u64,
     rows_written: u64,
 }
@@ -263,6 +268,9 @@ struct AllGathered {
 impl AllGathered {
     fn add(&mut self, written: &Written) {
         for (&oid, table) in written.iter() {
+            if let Some(error) = &table.lacks {
+                self.lacking.insert(oid, Arc::clone(error));
+            }
             self.changes += table.changes;
             self.rows_written += table.files.rows_inserted;
             self.per_table.entry(oid).or_default().add(table.files.clone(), table.truncated);
@@ -272,6 +280,7 @@ impl AllGathered {
     /// Tables that are behind get nothing, the others the shapes they have now.
     fn leave_out(&mut self, window: &Window) {
         self.per_table.retain(|oid, _| !window.behind.contains_key(oid));
+        self.lacking.retain(|oid, _| !window.behind.contains_key(oid));
         for evolution in &window.evolutions {
             if !window.behind.contains_key(&evolution.oid) {
                 self.per_table.entry(evolution.oid).or_default().evolve(evolution);
@@ -282,6 +291,7 @@ impl AllGathered {
     /// A table comes back: what the window had of it before counts no longer.
     async fn adopt(&mut self, adopted: Adopted) -> Result<()> {
         let files = adopted.files.await.map_err(broken_off)??;
+        self.lacking.remove(&adopted.oid);
         self.per_table.insert(adopted.oid, Gathered::adopted(adopted.go_on));
         for written in &files {
             self.add(written);

@@ -287,7 +287,7 @@ impl Replayed {
     async fn write(self, mut fresh: Fresh, held: Held) -> Result<Vec<Written>> {
         let oid = fresh.table.relation.oid;
         let files = std::mem::take(&mut fresh.files);
-        let copy = TableFiles { files, truncated: true, changes: 0 };
+        let copy = TableFiles { files, truncated: true, changes: 0, lacks: None };
         let mut done: Vec<Written> = vec![Arc::new(HashMap::from([(oid, copy)]))];
         let (relation, limit) = (Arc::clone(&fresh.target.relation), self.max_message_bytes);
         let mut replay = held.replay(&relation, self.consistent_point, limit)?;

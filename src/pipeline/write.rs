@@ -96,6 +96,9 @@ pub(crate) struct TableFiles {
     pub(crate) files: SegmentFiles,
     pub(crate) truncated: bool,
     pub(crate) changes: u64,
+    /// An older row that it needs is not there. That is no error where the window before left the
+    /// table as it was, for a copy to come.
+    pub(crate) lacks: Option<Arc<Error>>,
 }
 
 /// A segment that is being written.
@@ -198,8 +201,14 @@ impl Writers {
         for (target, truncated, changes, task) in tasks {
             let relation = &target.relation;
             let files = task.await.map_err(broken_off)?;
-            let files = files.map_err(|e| e.with_table(relation.display()))?;
-            written.insert(relation.oid, TableFiles { files, truncated, changes });
+            let (files, lacks) = match files.map_err(|e| e.with_table(relation.display())) {
+                Ok(files) => (files, None),
+                Err(error) if lacks_older_row(&error) => {
+                    (SegmentFiles::default(), Some(Arc::new(error)))
+                }
+                Err(error) => return Err(error),
+            };
+            written.insert(relation.oid, TableFiles { files, truncated, changes, lacks });
         }
         Ok(Arc::new(written))
     }
@@ -221,6 +230,10 @@ impl Writers {
         let threads = Arc::clone(&self.threads);
         threads.acquire_owned().await.map_err(|e| Error::fatal("WRITERS", "closed").with_source(e))
     }
+}
+
+fn lacks_older_row(error: &Error) -> bool {
+    matches!(error.code(), "ROW_MISSING" | "TOAST_ROW_MISSING")
 }
 
 fn broken_off(panic: tokio::task::JoinError) -> Error {

@@ -7,6 +7,7 @@ mod crash_points;
 mod disk_full;
 mod held_catalog;
 mod kills;
+mod left_out_while_the_next_writes;
 mod locked_table;
 mod moved_pointers;
 mod open_rows;

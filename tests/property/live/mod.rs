@@ -90,5 +90,6 @@ impl Told {
         self.crashes += other.crashes;
         self.stops += other.stops;
         self.resyncs += other.resyncs;
+        self.undecoded += other.undecoded;
     }
 }
