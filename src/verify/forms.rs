@@ -11,10 +11,13 @@ use arrow_array::types::{
     Time64MicrosecondType, TimestampMicrosecondType,
 };
 use arrow_array::{Array, ArrayRef};
-use arrow_schema::{DataType, TimeUnit};
+use arrow_schema::{DataType, Fields, TimeUnit};
 
 use crate::error::{Error, Result};
+use crate::verify::json::Json;
+use crate::verify::parts;
 use crate::verify::render::{self, put};
+use crate::verify::wkb;
 use crate::window::relation::PgType;
 
 /// How a column's values are compared.
@@ -42,11 +45,22 @@ pub(super) enum Form {
     Vector,
     /// PostGIS: EWKB.
     Ewkb,
+    /// PostGIS where the SRID is fixed: ISO WKB.
+    IsoWkb,
     /// `char(n)` without its padding.
     Trimmed,
     /// `bit(1)`
     Bit,
-    List(Box<Form>),
+    /// `interval` as ISO 8601.
+    IntervalIso,
+    /// An array of that many dimensions, and what parts its elements.
+    List(Box<Form>, u8, u8),
+    /// A composite type as the object of `row_to_json`.
+    Json(Json),
+    /// A composite type, by its attributes.
+    Record(Vec<Form>),
+    /// A range over such bounds.
+    Range(Box<Form>),
 }
 
 impl Form {
@@ -54,7 +68,7 @@ impl Form {
     /// two cannot be compared.
     pub(super) fn of(pg_type: &PgType, data_type: &DataType) -> Option<Self> {
         Some(match data_type {
-            DataType::Utf8 => return Self::of_text(pg_type),
+            DataType::Utf8 => Self::of_text(pg_type),
             DataType::Boolean if *pg_type == PgType::BitBoolean => Self::Bit,
             DataType::Boolean => Self::Bool,
             DataType::Int32 => Self::Int32,
@@ -73,29 +87,49 @@ impl Form {
             DataType::FixedSizeBinary(16) => Self::Uuid,
             DataType::Binary | DataType::LargeBinary => match pg_type {
                 PgType::Geometry { srid: None } => Self::Ewkb,
+                PgType::Geometry { srid: Some(_) } => Self::IsoWkb,
                 _ => return None,
             },
-            DataType::Struct(_) => match pg_type {
-                PgType::Interval => Self::Interval,
-                PgType::Point => Self::Point,
-                _ => return None,
-            },
+            DataType::Struct(fields) => return Self::of_struct(pg_type, fields),
             DataType::Map(..) if *pg_type == PgType::Hstore => Self::Hstore,
             DataType::List(element) => match pg_type {
                 PgType::Vector | PgType::HalfVector => Self::Vector,
-                PgType::Array(of) => Self::List(Box::new(Self::of(of, element.data_type())?)),
+                PgType::Array(of) => {
+                    Self::List(Box::new(Self::of(of, element.data_type())?), 1, of.delimiter())
+                }
+                PgType::Nested(of, depth) => {
+                    let element = innermost(data_type, *depth)?;
+                    Self::List(Box::new(Self::of(of, element)?), *depth, of.delimiter())
+                }
                 _ => return None,
             },
             _ => return None,
         })
     }
 
-    /// Texts that are not Postgres's own cannot be compared.
-    fn of_text(pg_type: &PgType) -> Option<Self> {
+    /// Some texts of the lake are not Postgres's own.
+    fn of_text(pg_type: &PgType) -> Self {
         match pg_type {
-            PgType::Trimmed => Some(Self::Trimmed),
-            PgType::IntervalIso | PgType::Composite(_) => None,
-            _ => Some(Self::Text),
+            PgType::Trimmed => Self::Trimmed,
+            PgType::IntervalIso => Self::IntervalIso,
+            PgType::Composite(_) => Self::Json(Json::of(pg_type)),
+            _ => Self::Text,
+        }
+    }
+
+    fn of_struct(pg_type: &PgType, fields: &Fields) -> Option<Self> {
+        match pg_type {
+            PgType::Interval => Some(Self::Interval),
+            PgType::Point => Some(Self::Point),
+            PgType::Struct(attributes) if attributes.len() == fields.len() => {
+                let pairs = attributes.iter().zip(fields);
+                let forms = pairs.map(|(a, field)| Self::of(&a.pg_type, field.data_type()));
+                Some(Self::Record(forms.collect::<Option<_>>()?))
+            }
+            PgType::RangeStruct(of) => {
+                Some(Self::Range(Box::new(Self::of(of, fields.get(1)?.data_type())?)))
+            }
+            _ => None,
         }
     }
 
@@ -108,19 +142,40 @@ impl Form {
             Self::Money(scale) => money(text, *scale, into),
             Self::Point => numbers(text, b"(", b")", into, canonical_float::<f64>),
             Self::Vector => numbers(text, b"[", b"]", into, canonical_float::<f32>),
-            Self::Hstore => hstore_from_text(text, into),
             Self::Ewkb => into.extend(text.iter().map(u8::to_ascii_lowercase)),
             Self::Trimmed => into.extend_from_slice(trim_spaces(text)),
             Self::Bit => into.push(if text == b"1" { b't' } else { b'f' }),
-            Self::List(element) => {
+            Self::Hstore
+            | Self::IsoWkb
+            | Self::IntervalIso
+            | Self::List(..)
+            | Self::Json(_)
+            | Self::Record(_)
+            | Self::Range(_) => {
                 let start = into.len();
-                if array_from_text(element, text, into).is_none() {
-                    // More dimensions, or other bounds: it is compared as it is written.
+                if self.take_apart(text, into).is_none() {
+                    // Of another shape than the lake can hold: it is compared as it is written.
                     into.truncate(start);
                     into.extend_from_slice(text);
                 }
             }
             _ => into.extend_from_slice(text),
+        }
+    }
+
+    /// Appends the canonical form of a text that has parts; `None` where it has not these.
+    fn take_apart(&self, text: &[u8], into: &mut Vec<u8>) -> Option<()> {
+        match self {
+            Self::Hstore => parts::hstore_from_text(text, into),
+            Self::IsoWkb => wkb::iso_from_ewkb(text, into),
+            Self::IntervalIso => render::iso_interval(text, into),
+            Self::List(element, depth, delimiter) => {
+                parts::array_from_text(element, (*depth, *delimiter), text, into)
+            }
+            Self::Json(json) => json.write(text, into),
+            Self::Record(forms) => parts::record_from_text(forms, text, into),
+            Self::Range(bound) => parts::range_from_text(bound, text, into),
+            _ => None,
         }
     }
 
@@ -135,7 +190,7 @@ impl Form {
         into: &mut Vec<u8>,
     ) -> Result<()> {
         match (self, array.data_type()) {
-            (Self::Text | Self::Trimmed, DataType::Utf8) => {
+            (Self::Text | Self::Trimmed | Self::IntervalIso | Self::Json(_), DataType::Utf8) => {
                 into.extend_from_slice(array.as_string::<i32>().value(row).as_bytes());
             }
             (Self::Bool | Self::Bit, DataType::Boolean) => {
@@ -157,8 +212,14 @@ impl Form {
                 let scale = usize::try_from(*scale).unwrap_or(0);
                 render::decimal(array.as_primitive::<Decimal128Type>().value(row), scale, into);
             }
-            (Self::List(element), DataType::List(_)) => {
-                array_from_lake(element, &array.as_list::<i32>().value(row), into)?;
+            (Self::List(element, depth, _), DataType::List(_)) => {
+                parts::array_from_lake(element, *depth, &array.as_list::<i32>().value(row), into)?;
+            }
+            (Self::Record(forms), DataType::Struct(_)) => {
+                parts::record_from_lake(forms, array, row, into)?;
+            }
+            (Self::Range(bound), DataType::Struct(_)) => {
+                parts::range_from_lake(bound, array, row, into)?;
             }
             (Self::Vector, DataType::List(_)) => {
                 let list = array.as_list::<i32>().value(row);
@@ -175,7 +236,7 @@ impl Form {
                 let [x, y] = parts;
                 joined(&[x?, y?], into);
             }
-            (Self::Hstore, DataType::Map(..)) => hstore_from_lake(array, row, into)?,
+            (Self::Hstore, DataType::Map(..)) => parts::hstore_from_lake(array, row, into)?,
             _ => return self.moment_or_bytes(array, row, into),
         }
         Ok(())
@@ -186,10 +247,10 @@ impl Form {
             (Self::Bytea, DataType::Binary) => {
                 render::bytea(array.as_binary::<i32>().value(row), into);
             }
-            (Self::Ewkb, DataType::Binary) => {
+            (Self::Ewkb | Self::IsoWkb, DataType::Binary) => {
                 render::hex(array.as_binary::<i32>().value(row), into);
             }
-            (Self::Ewkb, DataType::LargeBinary) => {
+            (Self::Ewkb | Self::IsoWkb, DataType::LargeBinary) => {
                 render::hex(array.as_binary::<i64>().value(row), into);
             }
             (Self::Bytea, DataType::LargeBinary) => {
@@ -226,7 +287,16 @@ impl Form {
     }
 }
 
-fn other_type(array: &ArrayRef) -> Error {
+/// The type of the elements of lists in lists.
+fn innermost(data_type: &DataType, depth: u8) -> Option<&DataType> {
+    match (data_type, depth) {
+        (_, 0) => Some(data_type),
+        (DataType::List(element), _) => innermost(element.data_type(), depth - 1),
+        _ => None,
+    }
+}
+
+pub(super) fn other_type(array: &ArrayRef) -> Error {
     let what = format!("a lake column changed its type to {} meanwhile", array.data_type());
     Error::fatal("VERIFY_VALUE", what).with_cure("verify again")
 }
@@ -279,145 +349,13 @@ fn trim_spaces(text: &[u8]) -> &[u8] {
     text.get(..end).unwrap_or(text)
 }
 
-/// Key and value.
-type Pair = (Vec<u8>, Option<Vec<u8>>);
-
-/// Pairs by key: `"a"=>"1","b"=>NULL`.
-fn hstore(mut pairs: Vec<Pair>, into: &mut Vec<u8>) {
-    pairs.sort();
-    for (nth, (key, value)) in pairs.iter().enumerate() {
-        if nth > 0 {
-            into.push(b',');
-        }
-        quoted(key, into);
-        into.extend_from_slice(b"=>");
-        match value {
-            Some(value) => quoted(value, into),
-            None => into.extend_from_slice(b"NULL"),
-        }
-    }
-}
-
-fn hstore_from_text(text: &[u8], into: &mut Vec<u8>) {
-    fn pairs(mut rest: &[u8]) -> Option<Vec<Pair>> {
-        let mut pairs = Vec::new();
-        while !rest.is_empty() {
-            let (key, after) = array_element(rest)?;
-            let after = after.strip_prefix(b"=>")?;
-            let (value, after) = match after.strip_prefix(b"NULL") {
-                Some(after) => (None, after),
-                None => array_element(after)?,
-            };
-            pairs.push((key?, value));
-            rest = after.strip_prefix(b", ").unwrap_or(after);
-        }
-        Some(pairs)
-    }
-    match pairs(text) {
-        Some(pairs) => hstore(pairs, into),
-        None => into.extend_from_slice(text),
-    }
-}
-
-fn hstore_from_lake(array: &ArrayRef, row: usize, into: &mut Vec<u8>) -> Result<()> {
-    let entries = array.as_map().value(row);
-    let strings = |at: usize| {
-        let strings = entries.columns().get(at).and_then(|c| c.as_string_opt::<i32>());
-        strings.ok_or_else(|| other_type(array))
-    };
-    let bytes = |text: &str| text.as_bytes().to_vec();
-    let pairs = strings(0)?.iter().zip(strings(1)?.iter());
-    let pairs = pairs.map(|(key, value)| (bytes(key.unwrap_or_default()), value.map(bytes)));
-    hstore(pairs.collect(), into);
-    Ok(())
-}
-
-fn array_from_lake(element: &Form, values: &ArrayRef, into: &mut Vec<u8>) -> Result<()> {
-    let mut value = Vec::new();
-    into.push(b'{');
-    for at in 0..values.len() {
-        if at > 0 {
-            into.push(b',');
-        }
-        if values.is_null(at) {
-            into.extend_from_slice(b"NULL");
-            continue;
-        }
-        value.clear();
-        element.write_lake(values, at, &mut value)?;
-        quoted(&value, into);
-    }
-    into.push(b'}');
-    Ok(())
-}
-
-/// The canonical form of a one-dimensional array's text; `None` where it is something else.
-fn array_from_text(element: &Form, text: &[u8], into: &mut Vec<u8>) -> Option<()> {
-    let mut rest = text.strip_prefix(b"{")?;
-    into.push(b'{');
-    let mut is_first = true;
-    while *rest.first()? != b'}' {
-        if !is_first {
-            rest = rest.strip_prefix(b",")?;
-            into.push(b',');
-        }
-        is_first = false;
-        let (value, after) = array_element(rest)?;
-        match value {
-            None => into.extend_from_slice(b"NULL"),
-            Some(value) => {
-                let mut canonical = Vec::with_capacity(value.len());
-                element.write_text(&value, &mut canonical);
-                quoted(&canonical, into);
-            }
-        }
-        rest = after;
-    }
-    into.push(b'}');
-    (rest.len() == 1).then_some(())
-}
-
-/// One element (`None` is NULL), and what follows it.
-fn array_element(text: &[u8]) -> Option<(Option<Vec<u8>>, &[u8])> {
-    let mut value = Vec::new();
-    let Some(inner) = text.strip_prefix(b"\"") else {
-        let end = text.iter().position(|byte| matches!(byte, b',' | b'}' | b'{'))?;
-        let (plain, after) = text.split_at(end);
-        if after.first() == Some(&b'{') || plain.is_empty() {
-            return None;
-        }
-        return Some(((plain != b"NULL").then(|| plain.to_vec()), after));
-    };
-    let mut at = 0;
-    loop {
-        match *inner.get(at)? {
-            b'"' => return Some((Some(value), inner.get(at + 1..)?)),
-            b'\\' => {
-                value.push(*inner.get(at + 1)?);
-                at += 2;
-            }
-            byte => {
-                value.push(byte);
-                at += 1;
-            }
-        }
-    }
-}
-
-fn quoted(value: &[u8], into: &mut Vec<u8>) {
-    into.push(b'"');
-    for &byte in value {
-        if matches!(byte, b'"' | b'\\') {
-            into.push(b'\\');
-        }
-        into.push(byte);
-    }
-    into.push(b'"');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::iceberg::layout::arrow_schema;
+    use crate::iceberg::schema::iceberg_type;
+    use crate::window::relation::{Attribute, Column, TextForm};
+    use iceberg::spec::{NestedField, Schema};
 
     fn canonical(form: &Form, text: &str) -> String {
         let mut into = Vec::new();
@@ -452,7 +390,7 @@ mod tests {
 
     #[test]
     fn arrays_have_one_text() {
-        let texts = Form::List(Box::new(Form::Text));
+        let texts = Form::List(Box::new(Form::Text), 1, b',');
         assert_eq!(
             canonical(&texts, r#"{a,NULL,"NULL","","q\"\\"}"#),
             r#"{"a",NULL,"NULL","","q\"\\"}"#
@@ -460,5 +398,138 @@ mod tests {
         assert_eq!(canonical(&texts, "{{1},{2}}"), "{{1},{2}}");
         assert_eq!(canonical(&texts, "[0:1]={1,2}"), "[0:1]={1,2}");
         assert_eq!(canonical(&texts, "{}"), "{}");
+        let boxes = Form::List(Box::new(Form::Text), 1, b';');
+        assert_eq!(canonical(&boxes, "{(2,2),(1,1);NULL}"), r#"{"(2,2),(1,1)",NULL}"#);
+        let nested = Form::List(Box::new(Form::Int32), 2, b',');
+        assert_eq!(canonical(&nested, "{{1,2},{3,NULL}}"), r#"{{"1","2"},{"3",NULL}}"#);
+        assert_eq!(canonical(&nested, "{1}"), "{1}");
+    }
+
+    #[test]
+    fn records_and_ranges_have_one_text() {
+        let record = Form::Record(vec![Form::Decimal, Form::Text, Form::Text]);
+        assert_eq!(canonical(&record, r#"(1.50,"a ""b"" \\",)"#), r#"("1.5","a \"b\" \\",)"#);
+        // From before ADD ATTRIBUTE.
+        assert_eq!(canonical(&record, "(,x)"), r#"(,"x",)"#);
+        let range = Form::Range(Box::new(Form::Decimal));
+        assert_eq!(canonical(&range, "[1.50,)"), r#"["1.5",)"#);
+        assert_eq!(canonical(&range, "empty"), "empty");
+        let range = Form::Range(Box::new(Form::Text));
+        assert_eq!(canonical(&range, r#"("a,""b",c]"#), r#"("a,\"b","c"]"#);
+    }
+
+    /// A type without a form is a type that nobody proves.
+    #[test]
+    fn every_type_has_a_form() {
+        let point = PgType::Geometry { srid: Some(4326) };
+        let attributes = |of: &PgType| {
+            vec![Attribute { name: "a".to_owned(), type_oid: 0, pg_type: of.clone() }]
+        };
+        let mut types = scalars();
+        for of in [scalars(), vec![point]].concat() {
+            let of = || Box::new(of.clone());
+            types.extend([PgType::Array(of()), PgType::Nested(of(), 3), PgType::RangeStruct(of())]);
+            types.extend([PgType::Struct(attributes(&of())), PgType::Composite(attributes(&of()))]);
+        }
+        for one in &types {
+            let column = Column {
+                name: "c".to_owned(),
+                attnum: 1,
+                type_oid: 0,
+                typmod: -1,
+                pg_type: one.clone(),
+                toastable: false,
+                field_version: 0,
+            };
+            let id = column.field_id();
+            let field = NestedField::optional(id, "c", iceberg_type(id, one));
+            let schema = Schema::builder().with_fields(vec![field.into()]).build().unwrap();
+            let arrow = arrow_schema(&schema).unwrap();
+            assert!(Form::of(one, arrow.field(0).data_type()).is_some(), "{one:?} has no form");
+        }
+    }
+
+    /// The types without parts. A new one does not compile here before it has a place.
+    fn scalars() -> Vec<PgType> {
+        let all = vec![
+            PgType::Bool,
+            PgType::Int2,
+            PgType::Int4,
+            PgType::Int8,
+            PgType::Oid,
+            PgType::Xid8,
+            PgType::Float4,
+            PgType::Float8,
+            PgType::Numeric { precision: 9, scale: 2 },
+            PgType::NumericText,
+            PgType::Text,
+            PgType::Json,
+            PgType::Jsonb,
+            PgType::Bytea,
+            PgType::Date,
+            PgType::Time,
+            PgType::TimeTz,
+            PgType::Timestamp,
+            PgType::TimestampTz,
+            PgType::Interval,
+            PgType::Uuid,
+            PgType::Money { scale: 2 },
+            PgType::Point,
+            PgType::Hstore,
+            PgType::Vector,
+            PgType::HalfVector,
+            PgType::Geometry { srid: None },
+            PgType::Geometry { srid: Some(4326) },
+            PgType::BitBoolean,
+            PgType::Trimmed,
+            PgType::IntervalIso,
+            PgType::written(TextForm::Box),
+            PgType::Opaque,
+            PgType::AsText(Box::new(PgType::Uuid)),
+        ];
+        for one in &all {
+            match one {
+                PgType::Bool
+                | PgType::Int2
+                | PgType::Int4
+                | PgType::Int8
+                | PgType::Oid
+                | PgType::Xid8
+                | PgType::Float4
+                | PgType::Float8
+                | PgType::Numeric { .. }
+                | PgType::NumericText
+                | PgType::Text
+                | PgType::Json
+                | PgType::Jsonb
+                | PgType::Bytea
+                | PgType::Date
+                | PgType::Time
+                | PgType::TimeTz
+                | PgType::Timestamp
+                | PgType::TimestampTz
+                | PgType::Interval
+                | PgType::Uuid
+                | PgType::Money { .. }
+                | PgType::Point
+                | PgType::Hstore
+                | PgType::Vector
+                | PgType::HalfVector
+                | PgType::Geometry { .. }
+                | PgType::BitBoolean
+                | PgType::Trimmed
+                | PgType::IntervalIso
+                | PgType::Written(_)
+                | PgType::AsText(_)
+                | PgType::Opaque => {}
+                // Those with parts are made of these above.
+                PgType::Array(_)
+                | PgType::Nested(..)
+                | PgType::Composite(_)
+                | PgType::Struct(_)
+                | PgType::RangeStruct(_) => unreachable!(),
+            }
+        }
+        all
     }
 }

@@ -24,14 +24,17 @@ mod compare;
 mod duckdb;
 mod follow;
 mod forms;
+mod json;
 mod lake;
 mod overlay;
+mod parts;
 mod render;
 mod repair;
 pub mod report;
 mod source;
 mod spill;
 mod wire;
+mod wkb;
 
 use std::str::FromStr;
 use std::sync::Arc;

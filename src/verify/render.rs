@@ -60,6 +60,61 @@ pub(super) fn interval(months: i32, days: i32, us: i64, into: &mut Vec<u8>) {
     }
 }
 
+/// ISO 8601 from Postgres's own text: `P1Y2M-3DT4H5M6.7S` from `1 year 2 mons -3 days +04:05:06.7`.
+/// Infinite ones stay as they are; `None` where the text is no interval.
+pub(super) fn iso_interval(text: &[u8], into: &mut Vec<u8>) -> Option<()> {
+    let text = std::str::from_utf8(text).ok()?;
+    if text.ends_with("infinity") {
+        into.extend_from_slice(text.as_bytes());
+        return Some(());
+    }
+    let (mut day_part, mut time_part) = (String::new(), String::new());
+    let mut words = text.split(' ');
+    while let Some(word) = words.next() {
+        let unit = match word.contains(':') {
+            true => {
+                time_part = iso_time(word)?;
+                continue;
+            }
+            false => words.next()?,
+        };
+        let letter = match unit.trim_end_matches('s') {
+            "year" => 'Y',
+            "mon" => 'M',
+            "day" => 'D',
+            _ => return None,
+        };
+        day_part.extend(word.trim_start_matches('+').chars().chain([letter]));
+    }
+    match (day_part.as_str(), time_part.as_str()) {
+        ("", "") => put(into, format_args!("PT0S")),
+        (days, "") => put(into, format_args!("P{days}")),
+        (days, time) => put(into, format_args!("P{days}T{time}")),
+    }
+    Some(())
+}
+
+/// `-04:05:06.7` as `-4H-5M-6.7S`: what is zero is left out.
+fn iso_time(text: &str) -> Option<String> {
+    let sign = if text.starts_with('-') { "-" } else { "" };
+    let mut parts = text.trim_start_matches(['-', '+']).split(':');
+    let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next()?);
+    let (seconds, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
+    let number = |text: &str| text.parse::<u64>().ok();
+    let mut iso = String::new();
+    for (value, letter) in [(number(hours)?, 'H'), (number(minutes)?, 'M')] {
+        if value > 0 {
+            iso.push_str(&format!("{sign}{value}{letter}"));
+        }
+    }
+    match (number(seconds)?, fraction) {
+        (0, "") => {}
+        (seconds, "") => iso.push_str(&format!("{sign}{seconds}S")),
+        (seconds, fraction) => iso.push_str(&format!("{sign}{seconds}.{fraction}S")),
+    }
+    Some(iso)
+}
+
 /// A decimal without the zeros that end its fraction: see [`trim_fraction`].
 pub(super) fn decimal(unscaled: i128, scale: usize, into: &mut Vec<u8>) {
     let sign = if unscaled < 0 { "-" } else { "" };
@@ -160,6 +215,18 @@ mod tests {
         assert_eq!(text(|i| interval(0, 0, 0, i)), "00:00:00");
         assert_eq!(text(|i| interval(14, -3, 3_600_000_000, i)), "1 year 2 mons -3 days +01:00:00");
         assert_eq!(text(|i| interval(-1, 1, -1, i)), "-1 mons +1 day -00:00:00.000001");
+    }
+
+    #[test]
+    fn intervals_in_iso() {
+        let iso = |of: &str| text(|i| iso_interval(of.as_bytes(), i).unwrap());
+        assert_eq!(iso("1 year 2 mons -3 days +04:05:06.7"), "P1Y2M-3DT4H5M6.7S");
+        assert_eq!(iso("-1 years -1 mons +1 day -00:00:00.000001"), "P-1Y-1M1DT-0.000001S");
+        assert_eq!(
+            (iso("00:00:00"), iso("1 day"), iso("100:00:00")),
+            ("PT0S".into(), "P1D".into(), "PT100H".into())
+        );
+        assert!(iso_interval(b"1 week", &mut Vec::new()).is_none());
     }
 
     #[test]

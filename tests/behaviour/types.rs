@@ -162,6 +162,12 @@ fn table(name: &str, types: &[(String, String)]) -> (String, Vec<String>) {
     (ddl, (0..rows).map(row).chain([nulls]).collect())
 }
 
+/// A table `copied` with a column and all values of every type, those of `more` too.
+pub(crate) fn every_type(prelude: &str, more: &[(&str, &str)]) -> String {
+    let (table, rows) = table("copied", &known_here(&[KNOWN, WRITTEN, OPAQUE, more].concat()));
+    format!("{PRELUDE}{prelude}{table}{}", rows.concat())
+}
+
 async fn copied_and_streamed(extra: &[(&str, &str)], mode: &str) {
     let types = [KNOWN, WRITTEN, extra].concat();
     the_same_either_way(PRELUDE, &types, mode).await;

@@ -3,7 +3,7 @@
 use crate::behaviour::types::the_same_either_way;
 use crate::support::postgres::{Postgres, PostgresOptions};
 
-const CONTRIB: &[(&str, &str)] = &[
+pub(crate) const CONTRIB: &[(&str, &str)] = &[
     ("hstore", "a=>1, b=>NULL, \"c d\"=>\"x, \\\"y\\\"\";"),
     ("ltree", "a.b.c;"),
     ("lquery", "*.a"),
@@ -11,10 +11,10 @@ const CONTRIB: &[(&str, &str)] = &[
     ("ltree[]", "{a.b,NULL}"),
 ];
 
-const PGVECTOR: &[(&str, &str)] =
+pub(crate) const PGVECTOR: &[(&str, &str)] =
     &[("vector(3)", "[1,2.5,-0]"), ("halfvec", "[1,65504]"), ("sparsevec", "{1:1.5,3:-2}/5")];
 
-const POSTGIS: &[(&str, &str)] = &[
+pub(crate) const POSTGIS: &[(&str, &str)] = &[
     (
         "geometry",
         "0101000020E6100000000000000000F03F0000000000000040;POINT EMPTY;POLYGON Z((0 0 1,4 0 1,4 4 1,0 0 1))",
@@ -26,7 +26,7 @@ const POSTGIS: &[(&str, &str)] = &[
 ];
 
 /// Whether the server can have the extensions. Says so where it can't.
-async fn can_have(names: &[&str]) -> bool {
+pub(crate) async fn can_have(names: &[&str]) -> bool {
     let postgres = Postgres::start(PostgresOptions::default()).await;
     for name in names {
         let sql = format!("SELECT count(*) FROM pg_available_extensions WHERE name = '{name}'");

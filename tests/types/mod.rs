@@ -1,7 +1,7 @@
 //! Values: what Postgres sends and what stands in the Arrow column. Postgres is the oracle.
 
 mod decoder;
-mod extension_tables;
+pub(crate) mod extension_tables;
 mod extremes;
 mod forms;
 mod garbage;

@@ -19,7 +19,7 @@ const SCHEMA: &str = "CREATE TABLE kinds(id int PRIMARY KEY, n numeric(9,2), at 
      CREATE TABLE t(id bigint PRIMARY KEY, v text); INSERT INTO t VALUES (5, 'a'), (6, 'b')";
 
 /// The `duckdb` command line in the form of the tests' Python.
-fn command_line(folder: &Path) -> String {
+pub(super) fn command_line(folder: &Path) -> String {
     let program = folder.join("duckdb");
     let script = format!(
         "#!{}\nimport duckdb, glob, os, sys\n\

@@ -13,6 +13,7 @@ mod repair;
 mod shapes;
 mod shown;
 mod silent;
+mod types;
 
 use std::sync::Arc;
 use std::time::Duration;
