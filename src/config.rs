@@ -25,7 +25,7 @@ pub use publish::{PublishSettings, RowCheck};
 pub use raw::{RawConfig, Scalar};
 
 /// Default of `memory.window_bytes_max`.
-const WINDOW_BYTES_MAX: u64 = 256 << 20;
+const WINDOW_BYTES_MAX: u64 = 128 << 20;
 /// Smallest `memory.window_bytes_max`: two segments and what their writers need.
 const WINDOW_BYTES_MIN: u64 = 64 << 20;
 /// Default and largest `memory.max_value_bytes`: Postgres's own limit for one value.
@@ -297,7 +297,7 @@ fn bytes(key: &str, value: Option<Scalar>, default: u64) -> Result<u64> {
     let Some(value) = value else { return Ok(default) };
     let parsed: Result<ByteSize, _> = value.0.parse();
     parsed.map(|size| size.as_u64()).map_err(|_| {
-        invalid(key, &value.0, "is not a size").with_cure("write it as 256MiB or 1GiB")
+        invalid(key, &value.0, "is not a size").with_cure("write it as 128MiB or 1GiB")
     })
 }
 

@@ -244,7 +244,7 @@ section! {
 section! {
     /// `memory:`
     RawMemory {
-        /// Raw WAL in memory; default `256MiB`.
+        /// Raw WAL in memory; default `128MiB`.
         window_bytes_max: Option<Scalar>,
         /// Largest single value; default `1GiB`.
         max_value_bytes: Option<Scalar>,
