@@ -45,17 +45,18 @@ use crate::progress::{Lsn, Progress};
 
 use commit::{Committed, Window};
 use facts::Stale;
-use intake::{Intake, Step};
 use refresh::Refreshes;
 use tables::{Learned, Tables};
 use write::Writers;
 
 pub(crate) use commit::ledger_record;
 pub(crate) use facts::{FACTS_KEY, SourceFacts, refuse_text};
-pub(crate) use intake::MESSAGE_PREFIX;
+pub(crate) use intake::{Intake, MESSAGE_PREFIX, Step};
 pub(crate) use refresh::ResyncWish;
 pub(crate) use start::Position;
-pub(crate) use write::{DataWriter, ParquetTarget};
+pub(crate) use write::{
+    BATCH_ROWS, DataWriter, ParquetTarget, key_arrays, key_decoder, row_decoder,
+};
 
 /// How long an idle position may lag before it is committed to the ledger (case 10).
 const IDLE_POSITION_AGE: Duration = Duration::from_secs(300);

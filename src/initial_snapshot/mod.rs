@@ -44,10 +44,15 @@ use crate::postgres::tables::{CandidateTable, candidate_tables};
 use crate::progress::Lsn;
 use crate::window::relation::Column;
 
+pub(crate) use copy::Rows;
+
+use copy::Copier;
 use plan::Piece;
 
 /// How often a snapshot is taken anew because a table was rewritten meanwhile.
 const ATTEMPTS: usize = 5;
+/// Tables that one LOCK names.
+const LOCK_TABLES: usize = 500;
 /// The server version that can scan ranges of ctid.
 const TID_RANGE_SCAN: u32 = 140_000;
 
@@ -274,12 +279,11 @@ async fn copy_tables(
     let queue = Arc::new(Mutex::new(pieces));
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..workers {
-        let client = import_snapshot(source, snapshot).await?;
-        if !lock(&client, tables, Patience::Never).await? {
+        let Some(copier) = Copier::open(source, snapshot, tables).await? else {
             return Ok(None);
-        }
+        };
         let worker = Worker {
-            client,
+            copier,
             queue: Arc::clone(&queue),
             lake: Arc::clone(lake),
             targets: targets.to_vec(),
@@ -316,7 +320,7 @@ async fn targets(lake: &Lake, tables: &[SourceTable]) -> Result<Vec<Arc<ParquetT
 
 /// One connection that copies piece after piece.
 struct Worker {
-    client: Client,
+    copier: Copier,
     queue: Arc<Mutex<Vec<Piece>>>,
     lake: Arc<Lake>,
     targets: Vec<Arc<ParquetTarget>>,
@@ -324,14 +328,15 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self) -> Result<Vec<(usize, SegmentFiles)>> {
+    async fn run(mut self) -> Result<Vec<(usize, SegmentFiles)>> {
         let mut done = Vec::new();
         while let Some(piece) = self.next() {
             let Some(target) = self.targets.get(piece.table) else { continue };
-            let (client, statement) = (&self.client, &piece.statement);
-            let files = copy::copy_range(client, statement, &self.lake, target, &self.stats);
+            let statement = &piece.statement;
+            let files = self.copier.copy_range(statement, &self.lake, target, &self.stats);
             done.push((piece.table, Box::pin(files).await?));
         }
+        self.copier.close().await;
         Ok(done)
     }
 
@@ -350,36 +355,27 @@ async fn import_snapshot(source: &Source, snapshot: &str) -> Result<Client> {
     Ok(client)
 }
 
-/// Whether a lock may be waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Patience {
-    Wait,
-    Never,
+/// Locks the tables against rewrites for as long as `client` lives.
+async fn lock(client: &Client, tables: &[SourceTable]) -> Result<()> {
+    for locks in lock_statements(tables, "") {
+        client.batch_execute(&locks).await.map_err(from_sql)?;
+    }
+    Ok(())
 }
 
-/// Locks the tables against rewrites for as long as `client` lives; false if that would mean to
-/// wait and waiting is not allowed. A worker may not: a TRUNCATE that waits for another connection
-/// of ours would be ahead of it, so that each waits for the other, and everybody else for the
-/// TRUNCATE, and Postgres sees no deadlock. Once locked, its COPYs pass whoever waits.
-async fn lock(client: &Client, tables: &[SourceTable], patience: Patience) -> Result<bool> {
+/// LOCK for all tables, some hundred at a time.
+fn lock_statements(tables: &[SourceTable], nowait: &str) -> Vec<String> {
     let names: Vec<String> =
         tables.iter().map(|t| qualified(&t.relation.namespace, &t.relation.name)).collect();
-    let nowait = if patience == Patience::Never { " NOWAIT" } else { "" };
-    for chunk in names.chunks(500) {
-        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE{nowait}", chunk.join(", "));
-        match client.batch_execute(&lock).await {
-            Ok(()) => {}
-            Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(false),
-            Err(e) => return Err(from_sql(e)),
-        }
-    }
-    Ok(true)
+    let lock =
+        |names: &[String]| format!("LOCK TABLE {} IN ACCESS SHARE MODE {nowait}", names.join(", "));
+    names.chunks(LOCK_TABLES).map(lock).collect()
 }
 
 /// Locks the tables against rewrites for as long as `client` lives, and says whether one happened
 /// between the snapshot and the lock.
 async fn was_rewritten(client: &Client, tables: &[SourceTable]) -> Result<bool> {
-    lock(client, tables, Patience::Wait).await?;
+    lock(client, tables).await?;
     let oids: Vec<u32> = tables.iter().map(|t| t.relation.oid).collect();
     let compare = "SELECT count(*) FROM pg_class c WHERE c.oid = ANY($1) \
          AND c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)";
