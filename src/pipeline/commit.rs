@@ -212,6 +212,7 @@ pub(crate) async fn commit_window(
         gathered.adopt(adopted).await?;
     }
     crate::ops::crash_point("files_written");
+    let files_written = Instant::now();
     let AllGathered { per_table, lacking, changes, rows_written } = gathered;
     if let Some(error) = lacking.values().next() {
         return Err(error.again());
@@ -242,8 +243,25 @@ pub(crate) async fn commit_window(
     ledger.behind.extend(stale.clone());
     let lake_commit = LakeCommit { ledger, base: Some(base), changes: changes_of_tables };
     let committed_lsn = lake.committer.commit(&lake_commit).await?;
+    say_committed(&lake_commit, window.commit_time_us, files_written);
     let (number, tables) = (window.number, oids);
     Ok(Committed { number, committed_lsn, changes, rows_written, tables, stale })
+}
+
+/// A line for each lake commit, with its own target so that it can be asked for alone; the bench
+/// reads it (`bench/`).
+fn say_committed(done: &LakeCommit, source_commit_time_us: Option<i64>, files_written: Instant) {
+    let took_us = u64::try_from(files_written.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(
+        target: "frazil::lake_commit",
+        position = %done.ledger.committed_lsn,
+        tables = done.changes.len(),
+        source_transactions = done.ledger.source_transactions,
+        took_us,
+        committed_at_us = crate::ops::now_us(),
+        source_commit_time_us,
+        "lake commit"
+    );
 }
 
 /// What becomes of a table in this lake commit.
