@@ -14,12 +14,13 @@ use crate::pipeline::{DataWriter, ParquetTarget};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::copy_out::{CopyData, next_data};
 use crate::postgres::dsn::Source;
-use crate::postgres::quote::literal;
 use crate::postgres::session::Session;
 use crate::window::decode::{Decoded, TupleDecoder};
 use crate::window::wire::{CopyTuple, be16, be32};
 
-use super::lock_statements;
+use super::workers::{
+    BEGIN, LOST_STATES, import_statement, lock_statements, rewritten_statement, snapshot_lost,
+};
 
 /// Rows decoded into one Arrow batch, and what one more read brings.
 const BATCH_ROWS: usize = 8192;
@@ -32,26 +33,29 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// A session that sees an exported snapshot and holds locks against rewrites.
-pub(crate) struct Copier {
+pub(super) struct Copier {
     session: Session,
 }
 
 impl Copier {
-    /// Imports `snapshot` and locks the `tables`. `None` if that would mean to wait: a TRUNCATE
-    /// that waits for another connection of ours would be ahead of this one, so that each waits for
-    /// the other, and everybody else for the TRUNCATE, and Postgres sees no deadlock. Once locked,
-    /// its COPYs pass whoever waits.
-    pub(crate) async fn open(
+    /// Imports `snapshot` and locks the `tables`; `None` where one was rewritten since, or could
+    /// only be locked by waiting. A TRUNCATE that waits for another connection of ours would be
+    /// ahead of this one, so that each waits for the other, and everybody else for the TRUNCATE,
+    /// and Postgres sees no deadlock. Once locked, its COPYs pass whoever waits.
+    ///
+    /// # Errors
+    /// `SNAPSHOT_LOST` (transient) where the snapshot is gone.
+    pub(super) async fn open(
         source: &Source,
         snapshot: &str,
         tables: &[SourceTable],
     ) -> Result<Option<Self>> {
         let mut session = Session::connect_for_copy(source, "initial-snapshot").await?;
-        let begin = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
-            literal(snapshot)
-        );
-        session.query(&begin).await?;
+        session.query(BEGIN).await?;
+        if let Err(error) = session.try_query(&import_statement(snapshot)).await? {
+            let is_lost = LOST_STATES.contains(&error.sqlstate.as_str());
+            return Err(if is_lost { snapshot_lost(&error.message) } else { error.into() });
+        }
         for lock in lock_statements(tables, "NOWAIT") {
             match session.try_query(&lock).await? {
                 Ok(_) => {}
@@ -59,37 +63,42 @@ impl Copier {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Some(Self { session }))
+        let rewritten = session.query(&rewritten_statement(tables)).await?;
+        Ok(rewritten.is_empty().then_some(Self { session }))
     }
 
     /// Runs `statement` (`COPY ... TO STDOUT (FORMAT binary)`) and writes its rows as the table's
-    /// files.
-    pub(crate) async fn copy_range(
+    /// files, until `ends`. After an error the session is of no more use.
+    pub(super) async fn copy_range(
         &mut self,
         statement: &str,
-        lake: &Arc<Lake>,
-        target: &Arc<ParquetTarget>,
-        stats: &Stats,
+        (lake, target, stats): (&Arc<Lake>, &Arc<ParquetTarget>, &Stats),
+        ends: &impl Fn() -> bool,
     ) -> Result<SegmentFiles> {
         let named = |e: Error| e.with_table(target.relation.display());
         let mut data = DataWriter::new(Arc::clone(lake), Arc::clone(target))?;
+        let mut counted = Counted { stats, rows: 0, bytes: 0 };
         let mut copy = self.session.copy_out(statement).await.map_err(named)?;
         let mut rows = Rows::default();
         while !rows.complete {
             copy.read(&mut rows.buf).await.map_err(named)?;
             rows.gather().map_err(named)?;
             if rows.starts.len() >= BATCH_ROWS || rows.at >= BATCH_BYTES {
-                rows.write(&mut data, stats).await.map_err(named)?;
+                rows.write(&mut data, &mut counted).await.map_err(named)?;
+                if ends() {
+                    return Err(super::stopped());
+                }
             }
         }
-        rows.write(&mut data, stats).await.map_err(named)?;
+        rows.write(&mut data, &mut counted).await.map_err(named)?;
         let (rows_inserted, has_raw) = (data.rows, data.has_raw());
         let data = data.close().await?;
+        counted.keep();
         Ok(SegmentFiles { data, deletes: Vec::new(), rows_inserted, rows_deleted: 0, has_raw })
     }
 
     /// Ends the session.
-    pub(crate) async fn close(self) {
+    pub(super) async fn close(self) {
         self.session.close().await;
     }
 }
@@ -106,6 +115,31 @@ pub(crate) struct Rows {
     header_seen: bool,
     /// The server has sent all.
     pub(crate) complete: bool,
+}
+
+/// Rows and bytes of one COPY as the live view counts them: taken back where it breaks off.
+struct Counted<'a> {
+    stats: &'a Stats,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Counted<'_> {
+    fn add(&mut self, rows: u64, bytes: u64) {
+        self.stats.copied(rows, bytes);
+        self.rows += rows;
+        self.bytes += bytes;
+    }
+
+    fn keep(mut self) {
+        (self.rows, self.bytes) = (0, 0);
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.stats.uncopied(self.rows, self.bytes);
+    }
 }
 
 impl Rows {
@@ -156,14 +190,14 @@ impl Rows {
         decoder.finish()
     }
 
-    async fn write(&mut self, data: &mut DataWriter, stats: &Stats) -> Result<()> {
+    async fn write(&mut self, data: &mut DataWriter, counted: &mut Counted<'_>) -> Result<()> {
         if self.starts.is_empty() {
             return Ok(());
         }
         let (rows, bytes) = (self.starts.len() as u64, self.at as u64);
         let decoded = self.decode(data.decoder())?;
         data.write(decoded).await?;
-        stats.copied(rows, bytes);
+        counted.add(rows, bytes);
         Ok(())
     }
 }
