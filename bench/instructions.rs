@@ -1,8 +1,13 @@
 //! One kernel of the data path over bytes that are the same every time, for `bench/instructions`,
 //! which runs it under callgrind and counts what happens in [`measured`].
 //!
-//! `instructions KERNEL ROWS`
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a tool for developers")]
+//!     instructions KERNEL ROWS
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    unreachable_pub,
+    reason = "a tool for developers, with what tests use as well"
+)]
 
 #[path = "../tests/support/events.rs"]
 mod events;
