@@ -121,12 +121,19 @@ impl<'a> Stage<'a> {
         Ok(Followed { measured, lake_commits: frazil.lake_commits(), bytes })
     }
 
-    /// Waits until the slot is acknowledged up to all that is committed now.
+    /// Waits until the lake holds all that is committed now.
     pub(crate) fn wait_acknowledged(&self, slot: &str) -> Result<()> {
-        let lsn = self.postgres.sql("SELECT pg_current_wal_insert_lsn()")?;
-        self.postgres.sql("INSERT INTO bench_mark SELECT count(*) FROM bench_mark")?;
+        self.write_and_wait(slot, "INSERT INTO bench_mark SELECT count(*) FROM bench_mark")
+    }
+
+    /// Runs `statements` as one source transaction and waits until the lake holds it, which the
+    /// slot's acknowledged position shows: that lies within no transaction.
+    pub(crate) fn write_and_wait(&self, slot: &str, statements: &str) -> Result<()> {
+        let statements =
+            format!("BEGIN; {statements}; SELECT pg_current_wal_insert_lsn(); COMMIT;");
+        let before_commit = self.postgres.sql(&statements)?;
         let query = format!(
-            "SELECT confirmed_flush_lsn >= '{lsn}' FROM pg_replication_slots \
+            "SELECT confirmed_flush_lsn > '{before_commit}' FROM pg_replication_slots \
              WHERE slot_name = '{slot}'"
         );
         let ready = || Ok(self.postgres.sql(&query)? == "t");
@@ -136,7 +143,7 @@ impl<'a> Stage<'a> {
     /// Compares source and lake.
     pub(crate) fn verify(&self, frazil: &Frazil) -> Result<()> {
         self.context.say("verify");
-        frazil.verify()
+        frazil.verify(if self.context.is_tiny { "60s" } else { "900s" })
     }
 
     fn kept(&self) -> PathBuf {
