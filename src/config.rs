@@ -87,6 +87,8 @@ pub struct Settings {
     pub initial_snapshot: InitialSnapshot,
     /// Connections that copy in parallel.
     pub workers: usize,
+    /// Bytes of WAL that the source may keep for a copy; more stops it.
+    pub retained_wal_max: Option<u64>,
     /// The longest that making a slot may wait for source transactions that are open.
     pub slot_timeout: Duration,
     /// The longest a complete source transaction waits for its lake commit.
@@ -184,6 +186,7 @@ impl Config {
             hidden_key: patterns(raw.tables.hidden_key)?,
             initial_snapshot: snapshot_mode(raw.initial_snapshot.mode)?,
             workers: workers(raw.initial_snapshot.workers)?,
+            retained_wal_max: retained_wal(raw.initial_snapshot.retained_wal_max)?,
             commit_interval: duration("commit.interval", raw.commit.interval, "5s")?,
             window_bytes_max: window_bytes(raw.memory.window_bytes_max)?,
             max_value_bytes: value_bytes(raw.memory.max_value_bytes)?,
@@ -281,6 +284,12 @@ fn workers(value: Option<Scalar>) -> Result<usize> {
         Ok(count @ 1..=64) => Ok(count),
         _ => Err(invalid("initial_snapshot.workers", &workers, "is not a number from 1 to 64")),
     }
+}
+
+fn retained_wal(value: Option<Scalar>) -> Result<Option<u64>> {
+    let value = value.filter(|value| !matches!(value.0.as_str(), "" | "unlimited"));
+    let limit = value.map(|value| bytes("initial_snapshot.retained_wal_max", Some(value), 0));
+    limit.transpose()
 }
 
 fn duration(key: &str, value: Option<Scalar>, default: &str) -> Result<Duration> {

@@ -23,6 +23,7 @@ mod intake;
 mod oversized;
 mod past;
 mod refresh;
+mod rhythm;
 mod start;
 mod streamed;
 mod tables;
@@ -103,7 +104,6 @@ pub(crate) struct Flow {
     feedback: Interval,
     /// When the server was heard last, or was not listened to.
     heard: Instant,
-    commit_interval: Duration,
     until: Option<Lsn>,
     leaving: Option<Instant>,
     shutdown: Shutdown,
@@ -132,7 +132,7 @@ impl Flow {
             // The server must hear from us in time, whatever else is going on.
             _ = self.feedback.tick() => self.feed_back(may_go_on && !replays).await?,
             // The window is old enough, and whole.
-            () = self.window.due(self.commit_interval), if self.may_commit() => {
+            () = self.window.due(), if self.may_commit() => {
                 self.start_lake_commit().await?;
             }
             // A table was copied while the others went on: it comes back with a lake commit.
@@ -194,7 +194,7 @@ impl Flow {
                     self.stats.received(end.end_lsn, end.commit_time_us);
                     self.window.add(&end);
                     self.adopt_soon();
-                    if self.may_commit() && self.window.is_due(self.commit_interval) {
+                    if self.may_commit() && self.window.is_due() {
                         self.start_lake_commit().await?;
                     }
                     if self.leaving.is_some() {

@@ -220,6 +220,8 @@ section! {
         slot_timeout: Option<Scalar>,
         /// Connections that copy; default 2.
         workers: Option<Scalar>,
+        /// Most WAL that the source may keep for a copy, or `unlimited`; default `unlimited`.
+        retained_wal_max: Option<Scalar>,
     }
 }
 

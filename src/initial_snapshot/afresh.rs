@@ -27,7 +27,8 @@ use crate::postgres::sql::connect_sql;
 use crate::progress::Lsn;
 
 use super::slot::export_temporary;
-use super::{ATTEMPTS, copy_tables, import_snapshot, together};
+use super::workers::{Copying, import_snapshot};
+use super::{ATTEMPTS, copy_tables, together};
 
 /// What the copy needs to know.
 #[derive(Debug, Clone)]
@@ -88,7 +89,8 @@ pub(crate) async fn copy(
             places.push(place(context, &client, table, bound).await?);
         }
         drop(client);
-        if let Some(tables) = fill(context, snapshot, places).await? {
+        let by = (snapshot, session.backend_pid());
+        if let Some(tables) = fill(context, by, places).await? {
             crate::ops::crash_point("refresh_copied");
             return Ok(Afresh { consistent_point: created.consistent_point, tables, gone });
         }
@@ -155,7 +157,7 @@ async fn is_alive(client: &Client, oid: u32) -> Result<bool> {
 /// Copies the rows. `None` where a table was rewritten since the snapshot.
 async fn fill(
     context: &Context,
-    snapshot: &str,
+    (snapshot, exporter): (&str, i32),
     mut places: Vec<Fresh>,
 ) -> Result<Option<Vec<Fresh>>> {
     let never = context.settings.initial_snapshot == InitialSnapshot::Never;
@@ -166,9 +168,17 @@ async fn fill(
     if tables.is_empty() {
         return Ok(Some(places));
     }
-    let ops = (&context.settings, &context.stats);
-    let copy = copy_tables(&context.source, snapshot, &context.lake, (&tables, &targets), ops);
-    let Some(files) = Box::pin(copy).await? else { return Ok(None) };
+    let copying = Copying {
+        source: &context.source,
+        snapshot,
+        exporter,
+        lake: &context.lake,
+        tables: &tables,
+        targets: &targets,
+        settings: &context.settings,
+        stats: &context.stats,
+    };
+    let Some(files) = Box::pin(copy_tables(&copying)).await? else { return Ok(None) };
     let mut files = files.into_iter();
     for fresh in places.iter_mut().filter(|fresh| is_copied(fresh)) {
         fresh.files = together(files.next().unwrap_or_default());

@@ -30,17 +30,42 @@ struct Rows {
     header_seen: bool,
 }
 
+/// Rows and bytes of one COPY as the live view counts them: taken back where it breaks off.
+struct Counted<'a> {
+    stats: &'a Stats,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Counted<'_> {
+    fn add(&mut self, rows: u64, bytes: u64) {
+        self.stats.copied(rows, bytes);
+        self.rows += rows;
+        self.bytes += bytes;
+    }
+
+    fn keep(mut self) {
+        (self.rows, self.bytes) = (0, 0);
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.stats.uncopied(self.rows, self.bytes);
+    }
+}
+
 /// Runs `statement` (`COPY ... TO STDOUT (FORMAT binary)`) and writes its rows as the table's
-/// files.
+/// files, until `ends`.
 pub(crate) async fn copy_range(
     client: &Client,
     statement: &str,
-    lake: &Arc<Lake>,
-    target: &Arc<ParquetTarget>,
-    stats: &Stats,
+    (lake, target, stats): (&Arc<Lake>, &Arc<ParquetTarget>, &Stats),
+    ends: &impl Fn() -> bool,
 ) -> Result<SegmentFiles> {
     let named = |e: Error| e.with_table(target.relation.display());
     let mut data = DataWriter::new(Arc::clone(lake), Arc::clone(target))?;
+    let mut counted = Counted { stats, rows: 0, bytes: 0 };
     let stream = client.copy_out(statement).await.map_err(from_sql).map_err(named)?;
     pin_mut!(stream);
     let mut rows = Rows::default();
@@ -48,12 +73,16 @@ pub(crate) async fn copy_range(
         let chunk = chunk.map_err(from_sql).map_err(named)?;
         rows.take(&chunk).map_err(named)?;
         if rows.starts.len() >= BATCH_ROWS || rows.buf.len() >= BATCH_BYTES {
-            rows.write(&mut data, stats).await.map_err(named)?;
+            rows.write(&mut data, &mut counted).await.map_err(named)?;
+            if ends() {
+                return Err(super::stopped());
+            }
         }
     }
-    rows.write(&mut data, stats).await.map_err(named)?;
+    rows.write(&mut data, &mut counted).await.map_err(named)?;
     let (rows_inserted, has_raw) = (data.rows, data.has_raw());
     let data = data.close().await?;
+    counted.keep();
     Ok(SegmentFiles { data, deletes: Vec::new(), rows_inserted, rows_deleted: 0, has_raw })
 }
 
@@ -79,7 +108,7 @@ impl Rows {
         Ok(())
     }
 
-    async fn write(&mut self, data: &mut DataWriter, stats: &Stats) -> Result<()> {
+    async fn write(&mut self, data: &mut DataWriter, counted: &mut Counted<'_>) -> Result<()> {
         if self.starts.is_empty() {
             return Ok(());
         }
@@ -89,7 +118,7 @@ impl Rows {
         }
         let decoded = data.decoder().finish()?;
         data.write(decoded).await?;
-        stats.copied(self.ends.len() as u64, self.buf.len() as u64);
+        counted.add(self.ends.len() as u64, self.buf.len() as u64);
         self.buf.clear();
         self.starts.clear();
         self.ends.clear();

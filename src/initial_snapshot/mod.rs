@@ -13,14 +13,15 @@
 
 pub(crate) mod afresh;
 mod copy;
+mod cost;
 mod plan;
 pub(crate) mod slot;
+mod workers;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 use crate::config::{InitialSnapshot, Settings};
 use crate::error::{Error, Result};
@@ -36,20 +37,16 @@ use crate::pipeline::{
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::dsn::Source;
 use crate::postgres::publication::{self, Publish};
-use crate::postgres::quote::{literal, qualified};
 use crate::postgres::server_error::from_sql;
-use crate::postgres::session::{AS_STORED, Session};
+use crate::postgres::session::Session;
 use crate::postgres::sql::connect_sql;
 use crate::postgres::tables::{CandidateTable, candidate_tables};
 use crate::progress::Lsn;
-use crate::window::relation::Column;
 
-use plan::Piece;
+use workers::{Copying, import_snapshot};
 
 /// How often a snapshot is taken anew because a table was rewritten meanwhile.
 const ATTEMPTS: usize = 5;
-/// The server version that can scan ranges of ctid.
-const TID_RANGE_SCAN: u32 = 140_000;
 
 /// Publication, slot, copy, and the first lake commit. Gives P.
 pub async fn take(
@@ -80,14 +77,22 @@ pub async fn take(
             InitialSnapshot::Never => vec![Vec::new(); tables.len()],
             InitialSnapshot::Initial | InitialSnapshot::Only => {
                 let targets = targets(lake, &tables).await?;
-                let of = (tables.as_slice(), targets.as_slice());
-                let copy = copy_tables(source, snapshot, lake, of, (settings, stats));
+                let copying = Copying {
+                    source,
+                    snapshot,
+                    exporter: session.backend_pid(),
+                    lake,
+                    tables: &tables,
+                    targets: &targets,
+                    settings,
+                    stats,
+                };
                 let copied = tokio::select! {
                     biased;
                     // A stop: nothing is visible yet, the next start begins again.
                     () = shutdown.requested() => return Err(stopped()),
                     // The copy itself.
-                    copied = copy => copied?,
+                    copied = copy_tables(&copying) => copied?,
                 };
                 match copied {
                     Some(files) => files,
@@ -240,62 +245,18 @@ async fn refuse_unreadable(client: &Client, tables: &[SourceTable], user: &str) 
     Err(Error::config("RIGHTS", format!("{what}{more}")).with_cure(cures.join("; ")))
 }
 
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn estimated_rows(table: &SourceTable) -> u64 {
-    table.estimated_rows.max(0.0) as u64
-}
-
 /// Copies all tables through the exported snapshot. `None` where one was rewritten or altered
 /// since.
-async fn copy_tables(
-    source: &Source,
-    snapshot: &str,
-    lake: &Arc<Lake>,
-    (tables, targets): (&[SourceTable], &[Arc<ParquetTarget>]),
-    (settings, stats): (&Settings, &Arc<Stats>),
-) -> Result<Option<Vec<Vec<SegmentFiles>>>> {
-    let coordinator = import_snapshot(source, snapshot).await?;
-    match was_rewritten(&coordinator, tables).await {
-        Ok(false) => {}
-        Ok(true) => return Ok(None),
-        // Its name is another table's, or nobody's, by now.
-        Err(error) if is_undefined(&error) => return Ok(None),
-        Err(error) => return Err(error),
-    }
-    if was_altered(source, tables).await? {
+async fn copy_tables(copying: &Copying<'_>) -> Result<Option<Vec<Vec<SegmentFiles>>>> {
+    let count = copying.tables.len();
+    let Some(coordinator) = copying.coordinator().await? else { return Ok(None) };
+    let Some(copied) = copying.run(&coordinator, &vec![Vec::new(); count]).await? else {
         return Ok(None);
-    }
-    let version = catalog::server_version(&coordinator).await?;
-    let estimated = tables.iter().map(estimated_rows).sum();
-    stats.to_copy(estimated);
-    let mut pieces = plan::pieces(tables, version >= TID_RANGE_SCAN, settings.workers);
-    pieces.reverse();
-    let workers = settings.workers.min(pieces.len()).max(1);
-    let queue = Arc::new(Mutex::new(pieces));
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..workers {
-        let client = import_snapshot(source, snapshot).await?;
-        if !lock(&client, tables, Patience::Never).await? {
-            return Ok(None);
-        }
-        let worker = Worker {
-            client,
-            queue: Arc::clone(&queue),
-            lake: Arc::clone(lake),
-            targets: targets.to_vec(),
-            stats: Arc::clone(stats),
-        };
-        let handle = tokio::runtime::Handle::current();
-        tasks.spawn_blocking(move || handle.block_on(worker.run()));
-    }
-    let mut files: Vec<Vec<SegmentFiles>> = vec![Vec::new(); tables.len()];
-    while let Some(done) = tasks.join_next().await {
-        let done =
-            done.map_err(|e| Error::fatal("WRITER", "a copy broke off").with_source(e))??;
-        for (table, copied) in done {
-            if let Some(slot) = files.get_mut(table) {
-                slot.push(copied);
-            }
+    };
+    let mut files: Vec<Vec<SegmentFiles>> = vec![Vec::new(); count];
+    for one in copied {
+        if let Some(files) = files.get_mut(one.table) {
+            files.push(one.files);
         }
     }
     Ok(Some(files))
@@ -312,120 +273,6 @@ async fn targets(lake: &Lake, tables: &[SourceTable]) -> Result<Vec<Arc<ParquetT
         targets.push(Arc::new(ParquetTarget::new(place.location, ident, relation)?));
     }
     Ok(targets)
-}
-
-/// One connection that copies piece after piece.
-struct Worker {
-    client: Client,
-    queue: Arc<Mutex<Vec<Piece>>>,
-    lake: Arc<Lake>,
-    targets: Vec<Arc<ParquetTarget>>,
-    stats: Arc<Stats>,
-}
-
-impl Worker {
-    async fn run(self) -> Result<Vec<(usize, SegmentFiles)>> {
-        let mut done = Vec::new();
-        while let Some(piece) = self.next() {
-            let Some(target) = self.targets.get(piece.table) else { continue };
-            let (client, statement) = (&self.client, &piece.statement);
-            let files = copy::copy_range(client, statement, &self.lake, target, &self.stats);
-            done.push((piece.table, Box::pin(files).await?));
-        }
-        Ok(done)
-    }
-
-    fn next(&self) -> Option<Piece> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-}
-
-async fn import_snapshot(source: &Source, snapshot: &str) -> Result<Client> {
-    let client = connect_sql(source, "initial-snapshot").await?;
-    let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; {AS_STORED}",
-        literal(snapshot)
-    );
-    client.batch_execute(&begin).await.map_err(from_sql)?;
-    Ok(client)
-}
-
-/// Whether a lock may be waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Patience {
-    Wait,
-    Never,
-}
-
-/// Locks the tables against rewrites for as long as `client` lives; false if that would mean to
-/// wait and waiting is not allowed. A worker may not: a TRUNCATE that waits for another connection
-/// of ours would be ahead of it, so that each waits for the other, and everybody else for the
-/// TRUNCATE, and Postgres sees no deadlock. Once locked, its COPYs pass whoever waits.
-async fn lock(client: &Client, tables: &[SourceTable], patience: Patience) -> Result<bool> {
-    let names: Vec<String> =
-        tables.iter().map(|t| qualified(&t.relation.namespace, &t.relation.name)).collect();
-    let nowait = if patience == Patience::Never { " NOWAIT" } else { "" };
-    for chunk in names.chunks(500) {
-        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE{nowait}", chunk.join(", "));
-        match client.batch_execute(&lock).await {
-            Ok(()) => {}
-            Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(false),
-            Err(e) => return Err(from_sql(e)),
-        }
-    }
-    Ok(true)
-}
-
-/// Locks the tables against rewrites for as long as `client` lives, and says whether one happened
-/// between the snapshot and the lock.
-async fn was_rewritten(client: &Client, tables: &[SourceTable]) -> Result<bool> {
-    lock(client, tables, Patience::Wait).await?;
-    let oids: Vec<u32> = tables.iter().map(|t| t.relation.oid).collect();
-    let compare = "SELECT count(*) FROM pg_class c WHERE c.oid = ANY($1) \
-         AND c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)";
-    let row = client.query_one(compare, &[&oids]).await.map_err(from_sql)?;
-    let rewritten: i64 = row.get(0);
-    Ok(rewritten > 0)
-}
-
-fn is_undefined(error: &Error) -> bool {
-    let source = std::error::Error::source(error);
-    let sql = source.and_then(|e| e.downcast_ref::<tokio_postgres::Error>());
-    let undefined = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME];
-    sql.and_then(|e| e.code()).is_some_and(|code| undefined.contains(code))
-}
-
-/// Whether a table or column has another name by now than in the snapshot: COPY goes by names as
-/// they are now. Once the tables are locked, they stay.
-async fn was_altered(source: &Source, tables: &[SourceTable]) -> Result<bool> {
-    let client = connect_sql(source, "initial-snapshot").await?;
-    let oids: Vec<u32> = tables.iter().map(|t| t.relation.oid).collect();
-    let now = "SELECT c.oid, n.nspname::text, c.relname::text, a.attnum, a.attname::text, a.atttypid \
-         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         LEFT JOIN pg_catalog.pg_attribute a \
-            ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
-         WHERE c.oid = ANY($1)";
-    let rows = client.query(now, &[&oids]).await.map_err(from_sql)?;
-    let is_here = |oid: u32, namespace: &str, name: &str| {
-        rows.iter().any(|row| {
-            let at = (row.get::<_, u32>(0), row.get::<_, &str>(1), row.get::<_, &str>(2));
-            at == (oid, namespace, name)
-        })
-    };
-    let columns: HashMap<(u32, i16), (&str, u32)> = rows
-        .iter()
-        .filter_map(|row| {
-            let attnum = row.get::<_, Option<i16>>(3)?;
-            Some(((row.get(0), attnum), (row.get(4), row.get(5))))
-        })
-        .collect();
-    Ok(tables.iter().map(|table| &table.relation).any(|relation| {
-        let oid = relation.oid;
-        let same = |column: &Column| {
-            columns.get(&(oid, column.attnum)) == Some(&(column.name.as_str(), column.type_oid))
-        };
-        !is_here(oid, &relation.namespace, &relation.name) || !relation.columns.iter().all(same)
-    }))
 }
 
 /// The first lake commit.

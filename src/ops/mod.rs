@@ -11,7 +11,8 @@ pub use stats::{Stats, View};
 /// A named point at which the crash tests end the process as `kill -9` would. Compiled to nothing
 /// without the feature `failpoints`. The names: `segment_written`, `files_written`,
 /// `manifest_written`, `before_catalog_commit`, `after_catalog_commit`, `before_acknowledge`,
-/// `after_acknowledge`, `snapshot_exported`, `refresh_copied`, `refresh_adopted`.
+/// `after_acknowledge`, `snapshot_exported`, `range_begun`, `range_copied`, `refresh_copied`,
+/// `refresh_adopted`.
 #[inline]
 pub fn crash_point(name: &str) {
     fail::fail_point!(name, |_| std::process::abort());

@@ -24,7 +24,7 @@ const SAMPLES_MAX: usize = 4_096;
 const RATE_OVER: Duration = Duration::from_secs(10);
 
 const COPYING: &str =
-    "{spinner} copying [{bar:24}] {human_pos} of about {human_len} rows, {msg}, ETA {eta}";
+    "{spinner} copying [{bar:24}] {human_pos} of about {human_len} rows, {wide_msg}";
 const FOLLOWING: &str = "{spinner} {wide_msg}";
 
 /// Standard error as the bar leaves it; hidden where it is no terminal.
@@ -84,15 +84,15 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 async fn draw(stats: Arc<Stats>, bar: ProgressBar) {
-    let (mut copied, mut rate, mut lag) = (Rate::default(), Rate::default(), Lag::default());
+    let (mut pace, mut rate, mut lag) = (CopyPace::default(), Rate::default(), Lag::default());
     let mut copying = false;
     loop {
         let (view, now) = (stats.view(), now_us());
         let lag_us = lag.of(&view, now);
-        let was_copying = std::mem::replace(&mut copying, is_copying(&view));
+        let copied = pace.of(&view, Instant::now());
+        let was_copying = std::mem::replace(&mut copying, is_first_copy(&view));
         if copying {
-            let rate = copied.of(view.rows_copied, Instant::now());
-            bar.set_message(format!("{} rows/s", HumanCount(rate)));
+            bar.set_message(copied.as_text(&view));
             if !was_copying {
                 bar.reset();
                 bar.set_style(style(COPYING));
@@ -104,7 +104,15 @@ async fn draw(stats: Arc<Stats>, bar: ProgressBar) {
                 bar.set_style(style(FOLLOWING));
             }
             let rate = rate.of(view.changes, Instant::now());
-            bar.set_message(following(&view, rate, lag_us, now));
+            let mut line = following(&view, rate, lag_us, now);
+            if view.is_copying {
+                let (rows, of) = (HumanCount(view.rows_copied), HumanCount(view.rows_to_copy));
+                line.push_str(&format!(
+                    " | copying {rows} of about {of} rows, {}",
+                    copied.as_text(&view)
+                ));
+            }
+            bar.set_message(line);
             bar.tick();
         }
         tokio::time::sleep(SAMPLE_EVERY).await;
@@ -112,21 +120,31 @@ async fn draw(stats: Arc<Stats>, bar: ProgressBar) {
 }
 
 async fn log(stats: Arc<Stats>) {
-    let (mut copied, mut rate, mut lag) = (Rate::default(), Rate::default(), Lag::default());
+    let (mut pace, mut rate, mut lag) = (CopyPace::default(), Rate::default(), Lag::default());
     let mut said = Instant::now();
     loop {
         tokio::time::sleep(SAMPLE_EVERY).await;
         let (view, now) = (stats.view(), now_us());
         let lag_us = lag.of(&view, now);
-        if said.elapsed() < LINE_EVERY {
+        let copied = pace.of(&view, Instant::now());
+        if said.elapsed() < line_every() {
             continue;
         }
         said = Instant::now();
-        if is_copying(&view) {
-            let rows_per_second = copied.of(view.rows_copied, said);
-            let (rows, of_about) = (view.rows_copied, view.rows_to_copy);
-            tracing::info!(rows, of_about, rows_per_second, "copying");
-        } else if view.lake_commits > 0 {
+        if view.is_copying {
+            tracing::info!(
+                rows = view.rows_copied,
+                of_about = view.rows_to_copy,
+                rows_per_second = copied.rows_per_second,
+                bytes = %ByteSize(view.bytes_copied),
+                bytes_per_second = %ByteSize(copied.bytes_per_second),
+                eta = %copied.eta_text(),
+                snapshot_age = view.snapshot_age,
+                retained_wal = %ByteSize(view.snapshot_retained_wal_bytes),
+                "copying"
+            );
+        }
+        if view.lake_commits > 0 {
             tracing::info!(
                 rows = view.changes,
                 rows_per_second = rate.of(view.changes, said),
@@ -141,8 +159,64 @@ async fn log(stats: Arc<Stats>) {
     }
 }
 
-fn is_copying(view: &View) -> bool {
-    view.lake_commits == 0 && view.rows_to_copy.max(view.rows_copied) > 0
+/// [`LINE_EVERY`], or the milliseconds that a test asks for by the fail point `line_every_ms`.
+fn line_every() -> Duration {
+    fail::fail_point!("line_every_ms", |ms| {
+        ms.and_then(|ms| ms.parse().ok()).map_or(LINE_EVERY, Duration::from_millis)
+    });
+    LINE_EVERY
+}
+
+/// Whether nothing is in the lake yet, so that the copy is all there is to see.
+fn is_first_copy(view: &View) -> bool {
+    view.lake_commits == 0 && view.is_copying
+}
+
+/// How fast a copy is.
+#[derive(Debug, Default)]
+struct CopyPace {
+    rows: Rate,
+    bytes: Rate,
+}
+
+/// What there is to say of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct CopyRate {
+    rows_per_second: u64,
+    bytes_per_second: u64,
+    /// Until its end, at this rate; not known while it stands still.
+    eta: Option<Duration>,
+}
+
+impl CopyPace {
+    fn of(&mut self, view: &View, now: Instant) -> CopyRate {
+        if !view.is_copying {
+            *self = Self::default();
+        }
+        let rows_per_second = self.rows.of(view.rows_copied, now);
+        let bytes_per_second = self.bytes.of(view.bytes_copied, now);
+        let rows_left = view.rows_to_copy.saturating_sub(view.rows_copied);
+        let eta = rows_left.checked_div(rows_per_second).map(Duration::from_secs);
+        CopyRate { rows_per_second, bytes_per_second, eta }
+    }
+}
+
+impl CopyRate {
+    fn eta_text(&self) -> String {
+        self.eta.map_or("unknown".to_owned(), |eta| humantime::format_duration(eta).to_string())
+    }
+
+    fn as_text(&self, view: &View) -> String {
+        format!(
+            "{} rows/s, {} at {}/s, ETA {}, holds back {} source transactions and {} of WAL",
+            HumanCount(self.rows_per_second),
+            ByteSize(view.bytes_copied),
+            ByteSize(self.bytes_per_second),
+            self.eta_text(),
+            HumanCount(view.snapshot_age),
+            ByteSize(view.snapshot_retained_wal_bytes),
+        )
+    }
 }
 
 /// The line of a run that follows the stream; what matters most comes first.
@@ -248,6 +322,22 @@ mod tests {
         assert_eq!(rate.of(0, start), 0);
         assert_eq!(rate.of(500, start + Duration::from_secs(5)), 100);
         assert_eq!(rate.of(500, start + Duration::from_secs(30)), 0);
+    }
+
+    #[test]
+    fn a_copy_says_how_long_it_takes() {
+        let (start, mut pace) = (Instant::now(), CopyPace::default());
+        let mut view = View { is_copying: true, rows_to_copy: 7_000, ..View::default() };
+        assert_eq!(pace.of(&view, start).eta, None);
+        (view.rows_copied, view.bytes_copied) = (1_000, 50_000);
+        (view.snapshot_age, view.snapshot_retained_wal_bytes) = (1_234, 5 << 20);
+        let rate = pace.of(&view, start + Duration::from_secs(2));
+        let text = "500 rows/s, 48.8 KiB at 24.4 KiB/s, ETA 12s, holds back 1,234 source \
+                    transactions and 5.0 MiB of WAL";
+        assert_eq!(rate.as_text(&view), text);
+        let ended = View { is_copying: false, ..view };
+        pace.of(&ended, start + Duration::from_secs(3));
+        assert_eq!(pace.of(&view, start + Duration::from_secs(4)).rows_per_second, 0);
     }
 
     #[test]

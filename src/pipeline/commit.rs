@@ -25,6 +25,7 @@ use super::facts::FACTS_KEY;
 use super::intake::{Intake, TransactionEnd};
 use super::past::Past;
 use super::refresh::Adopted;
+use super::rhythm::Rhythm;
 use super::start::Position;
 use super::tables::{Evolution, TableState, Tables};
 use super::write::{Ticket, Writers, Written};
@@ -37,7 +38,7 @@ const TABLES_PARALLEL: usize = 8;
 pub(crate) struct Window {
     number: u64,
     opened: Option<Instant>,
-    is_hurried: bool,
+    rhythm: Rhythm,
     /// Ends at an idle position: due at once, unlike the windows after it.
     is_idle: bool,
     segments: Vec<Ticket>,
@@ -68,20 +69,20 @@ pub(crate) struct Committed {
 
 impl Window {
     /// The first window after P.
-    pub(crate) fn first(committed_lsn: Lsn) -> Self {
-        Self::new(1, committed_lsn, false, watch::Sender::new(0))
+    pub(crate) fn first(committed_lsn: Lsn, commit_interval: Duration) -> Self {
+        Self::new(1, committed_lsn, Rhythm::new(commit_interval), watch::Sender::new(0))
     }
 
     /// The window after this one, empty.
     pub(crate) fn next(&self) -> Self {
-        Self::new(self.number + 1, self.end_lsn, self.is_hurried, self.committed.clone())
+        Self::new(self.number + 1, self.end_lsn, self.rhythm.next(), self.committed.clone())
     }
 
-    fn new(number: u64, end_lsn: Lsn, is_hurried: bool, committed: watch::Sender<u64>) -> Self {
+    fn new(number: u64, end_lsn: Lsn, rhythm: Rhythm, committed: watch::Sender<u64>) -> Self {
         Self {
             number,
             opened: None,
-            is_hurried,
+            rhythm,
             is_idle: false,
             segments: Vec::new(),
             evolutions: Vec::new(),
@@ -99,6 +100,7 @@ impl Window {
     pub(crate) fn add(&mut self, end: &TransactionEnd) {
         self.end_lsn = self.end_lsn.max(end.end_lsn);
         self.source_transactions += 1;
+        self.rhythm.note(end);
         if end.is_wanted {
             self.is_wanted = true;
             self.commit_time_us = Some(end.commit_time_us);
@@ -115,7 +117,7 @@ impl Window {
 
     /// From now on windows are due at once.
     pub(crate) fn hurry(&mut self) {
-        self.is_hurried = true;
+        self.rhythm.hurry();
     }
 
     /// Whether there is something to commit.
@@ -133,18 +135,22 @@ impl Window {
         !self.evolutions.is_empty()
     }
 
-    /// Whether it is old enough for its lake commit.
-    pub(crate) fn is_due(&self, interval: Duration) -> bool {
-        self.is_hurried
-            || self.is_idle
-            || self.opened.is_some_and(|opened| opened.elapsed() >= interval)
+    /// Whether it is time for its lake commit.
+    pub(crate) fn is_due(&self) -> bool {
+        self.due_at().is_none_or(|due| due <= Instant::now())
     }
 
-    /// Returns when it is old enough.
-    pub(crate) async fn due(&self, interval: Duration) {
-        if let Some(opened) = self.opened.filter(|_| !self.is_hurried && !self.is_idle) {
-            tokio::time::sleep_until(opened + interval).await;
+    /// Returns when it is time.
+    pub(crate) async fn due(&self) {
+        if let Some(due) = self.due_at() {
+            tokio::time::sleep_until(due).await;
         }
+    }
+
+    /// `None`: at once.
+    fn due_at(&self) -> Option<Instant> {
+        let opened = self.opened.filter(|_| !self.is_idle)?;
+        Some(self.rhythm.due_at(opened, self.segments.len()))
     }
 
     /// Closes the intake's segment and starts writing it.

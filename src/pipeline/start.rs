@@ -99,7 +99,7 @@ pub(super) async fn connect(
     let mut flow = Flow {
         stream,
         intake: Intake::new(committed_lsn, ahead(&states, committed_lsn), settings.max_value_bytes),
-        window: Window::first(committed_lsn),
+        window: Window::first(committed_lsn, settings.commit_interval),
         committing: None,
         writers: Writers::new(Arc::clone(lake), settings.window_bytes_max / 2),
         tables: Tables::new(tables, settings, binary, states),
@@ -109,7 +109,6 @@ pub(super) async fn connect(
         last_commit: Instant::now(),
         feedback: feedback_every(interval),
         heard: Instant::now(),
-        commit_interval: settings.commit_interval,
         until,
         leaving: None,
         shutdown: shutdown.clone(),

@@ -23,6 +23,7 @@ mod positions;
 mod random_workload;
 mod refresh;
 mod restart_and_stop;
+mod rhythm;
 pub(crate) mod scene;
 mod server_errors_in_the_stream;
 mod snapshot_with_writers;

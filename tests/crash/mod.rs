@@ -3,6 +3,8 @@
 
 mod changed_since_the_slot;
 mod copied_rows;
+mod copy_connections;
+mod copy_costs;
 mod crash_points;
 mod disk_full;
 mod held_catalog;
