@@ -15,7 +15,7 @@ const COMMIT_INTERVAL: &str = "50ms";
 /// Tables that change in one lake commit.
 const CHANGED: [u64; 7] = [1, 3, 10, 30, 100, 300, 1_000];
 /// Tables of the lake and of the smaller lake.
-const TABLES: (u64, u64) = (1_000, 100);
+pub(super) const TABLES: (u64, u64) = (1_000, 100);
 /// Keys from here on belong to the lake commits that are timed.
 const FIRST_KEY: u64 = 1_000_000;
 

@@ -8,11 +8,16 @@ use crate::{Context, Result};
 
 use super::streams::events;
 
-/// 5,000,000 rows of 10 columns.
-pub(crate) fn run(context: &Context) -> Result<Vec<Row>> {
+/// The source: 5,000,000 rows of 10 columns; and how many they are.
+pub(crate) fn staged(context: &Context) -> Result<(Stage<'_>, u64)> {
     let rows = context.scaled(5_000_000, 5_000);
     let stage = Stage::new(context, &events(rows))?;
     stage.postgres.sql("DROP TABLE bench_mark; VACUUM ANALYZE events; CHECKPOINT;")?;
+    Ok((stage, rows))
+}
+
+pub(crate) fn run(context: &Context) -> Result<Vec<Row>> {
+    let (stage, rows) = staged(context)?;
     let mut done = Vec::new();
     for workers in [1, 2] {
         let before = copy(&stage, workers)?;
