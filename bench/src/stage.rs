@@ -114,6 +114,7 @@ impl<'a> Stage<'a> {
     pub(crate) fn follow_once(&self, frazil: &Frazil) -> Result<Followed> {
         self.context.say("frazil");
         let bytes = frazil.stored_bytes()?;
+        self.postgres.settle()?;
         let server_cpu_s = self.postgres.cpu_s();
         let used = frazil.catch_up(DEADLINE)?;
         let measured = Measured::new(used, self.postgres.cpu_s() - server_cpu_s);

@@ -55,6 +55,7 @@ pub(crate) fn snapshot(stage: &Stage, frazil: &Frazil, workers: u64) -> Result<(
     stage.postgres.sql(&format!("DROP PUBLICATION IF EXISTS {PUBLICATION}"))?;
     let settings = vec![("FRAZIL_INITIAL_SNAPSHOT__WORKERS", workers.to_string())];
     let frazil = Frazil { lake: Lake::Folder(lake), settings, ..frazil.clone() };
+    stage.postgres.settle()?;
     let server_cpu_s = stage.postgres.cpu_s();
     let used = frazil.run(&["--initial-snapshot", "only"])?.wait(DEADLINE)?;
     Ok((Measured::new(used, stage.postgres.cpu_s() - server_cpu_s), frazil))
