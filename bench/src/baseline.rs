@@ -37,6 +37,7 @@ pub(crate) fn drain(
         Protocol::One => command.args(["-o", "proto_version=1"]),
         Protocol::Streaming => command.args(["-o", "proto_version=2", "-o", "streaming=on"]),
     };
+    postgres.settle()?;
     let server_cpu_s = postgres.cpu_s();
     let used = Running::start(&command, log)?.wait(DEADLINE)?;
     postgres.drop_slot("drain")?;
@@ -53,6 +54,7 @@ pub(crate) fn copy(
     let pages: u64 = postgres.number(&format!(
         "SELECT pg_relation_size('{table}') / current_setting('block_size')::int"
     ))?;
+    postgres.settle()?;
     let server_cpu_s = postgres.cpu_s();
     let mut running = Vec::new();
     for worker in 0..workers {

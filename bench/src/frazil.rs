@@ -15,8 +15,6 @@ pub(crate) const SLOT: &str = "frazil";
 pub(crate) const PUBLICATION: &str = "bench";
 /// What is logged: the usual, and a line for each lake commit.
 const LOG: &str = "warn,frazil=info,frazil::lake_commit=debug";
-/// How long source and lake may be compared.
-const VERIFY_PATIENCE: &str = "900s";
 
 /// Where the lake is.
 #[derive(Debug, Clone)]
@@ -72,13 +70,13 @@ impl Frazil {
         self.run(&["--until-caught-up"])?.wait(deadline)
     }
 
-    /// Compares source and lake, row by row.
+    /// Compares source and lake, row by row; the lake may take `patience` to hold what it must.
     ///
     /// # Errors
     /// Where anything differs, with verify's report.
-    pub(crate) fn verify(&self) -> Result<()> {
+    pub(crate) fn verify(&self, patience: &str) -> Result<()> {
         let mut command = self.command("verify");
-        command.args(["--timeout", VERIFY_PATIENCE, "-o", "json"]);
+        command.args(["--timeout", patience, "-o", "json"]);
         let report: Value = serde_json::from_str(&output_of(&mut command)?)?;
         let compared = report.get("tables").and_then(Value::as_array).map_or(0, Vec::len);
         match report.get("equal") == Some(&Value::Bool(true)) && compared > 0 {

@@ -5,6 +5,7 @@
 //! on the same WAL, and `frazil verify`.
 
 mod baseline;
+mod compare;
 mod figures;
 mod frazil;
 mod machine;
@@ -22,7 +23,6 @@ use std::time::Instant;
 
 use clap::Parser;
 
-use figures::Row;
 use machine::Machine;
 use scenario::Scenario;
 
@@ -55,6 +55,9 @@ struct Arguments {
     /// The binary to measure [default: built now, release profile]
     #[arg(long, value_name = "PATH")]
     frazil: Option<PathBuf>,
+    /// Another binary: both are measured in turn, without baselines
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["tiny", "results"])]
+    against: Option<PathBuf>,
     /// Where servers and lakes are put [default: the temporary folder]
     #[arg(long, value_name = "FOLDER")]
     work: Option<PathBuf>,
@@ -127,10 +130,15 @@ fn run(arguments: &Arguments) -> Result<()> {
         is_tiny: arguments.tiny,
         began,
     };
+    if let Some(other) = &arguments.against {
+        let other = other.canonicalize().map_err(|e| format!("{}: {e}", other.display()))?;
+        return compared(&scenarios, arguments.work.as_deref(), &context, &other);
+    }
     let machine = Machine::here(&frazil, root())?;
     let mut done = Vec::new();
     for scenario in scenarios {
-        let rows = measured(scenario, arguments.work.as_deref(), &context)?;
+        let work = arguments.work.as_deref();
+        let rows = in_own_folder(scenario, work, &context, |context| scenario.run(context))?;
         if !arguments.tiny {
             results::keep(&results, &rows, scale, &machine)?;
             plot::bars(&plots, &rows, &machine.run)?;
@@ -141,12 +149,29 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// One scenario in a folder of its own, which goes with it.
-fn measured(
+/// Two builds, scenario by scenario.
+fn compared(
+    scenarios: &[Scenario],
+    work: Option<&Path>,
+    context: &dyn Fn(&Path) -> Context,
+    other: &Path,
+) -> Result<()> {
+    let mut lines = vec![compare::HEAD.to_owned()];
+    for scenario in scenarios {
+        let run = |context: &Context| compare::run(context, *scenario, other);
+        lines.push(in_own_folder(*scenario, work, context, run)?);
+    }
+    println!("{}", lines.join("\n"));
+    Ok(())
+}
+
+/// Runs something in a folder of its own, which goes with it, also when we are killed.
+fn in_own_folder<T>(
     scenario: Scenario,
     work: Option<&Path>,
     context: &dyn Fn(&Path) -> Context,
-) -> Result<Vec<Row>> {
+    run: impl FnOnce(&Context) -> Result<T>,
+) -> Result<T> {
     let mut folder = tempfile::Builder::new();
     folder.prefix("frazil-bench-");
     let folder = match work {
@@ -157,12 +182,12 @@ fn measured(
     let mut remover = process::remove_after_us(folder.path())?;
     let context = context(folder.path());
     context.say(&format!("{}: begins", scenario.name()));
-    let rows = scenario.run(&context).map_err(|e| format!("{}: {e}", scenario.name()))?;
-    context.say(&format!("{}: done", scenario.name()));
+    let done = run(&context).map_err(|e| format!("{}: {e}", scenario.name()));
+    context.say(&format!("{}: {}", scenario.name(), if done.is_ok() { "done" } else { "failed" }));
     drop(folder);
     drop(remover.stdin.take());
     remover.wait()?;
-    Ok(rows)
+    Ok(done?)
 }
 
 /// Postgres runs as another user where we are root.

@@ -114,6 +114,7 @@ impl<'a> Stage<'a> {
     pub(crate) fn follow_once(&self, frazil: &Frazil) -> Result<Followed> {
         self.context.say("frazil");
         let bytes = frazil.stored_bytes()?;
+        self.postgres.settle()?;
         let server_cpu_s = self.postgres.cpu_s();
         let used = frazil.catch_up(DEADLINE)?;
         let measured = Measured::new(used, self.postgres.cpu_s() - server_cpu_s);
@@ -121,12 +122,19 @@ impl<'a> Stage<'a> {
         Ok(Followed { measured, lake_commits: frazil.lake_commits(), bytes })
     }
 
-    /// Waits until the slot is acknowledged up to all that is committed now.
+    /// Waits until the lake holds all that is committed now.
     pub(crate) fn wait_acknowledged(&self, slot: &str) -> Result<()> {
-        let lsn = self.postgres.sql("SELECT pg_current_wal_insert_lsn()")?;
-        self.postgres.sql("INSERT INTO bench_mark SELECT count(*) FROM bench_mark")?;
+        self.write_and_wait(slot, "INSERT INTO bench_mark SELECT count(*) FROM bench_mark")
+    }
+
+    /// Runs `statements` as one source transaction and waits until the lake holds it, which the
+    /// slot's acknowledged position shows: that lies within no transaction.
+    pub(crate) fn write_and_wait(&self, slot: &str, statements: &str) -> Result<()> {
+        let statements =
+            format!("BEGIN; {statements}; SELECT pg_current_wal_insert_lsn(); COMMIT;");
+        let before_commit = self.postgres.sql(&statements)?;
         let query = format!(
-            "SELECT confirmed_flush_lsn >= '{lsn}' FROM pg_replication_slots \
+            "SELECT confirmed_flush_lsn > '{before_commit}' FROM pg_replication_slots \
              WHERE slot_name = '{slot}'"
         );
         let ready = || Ok(self.postgres.sql(&query)? == "t");
@@ -136,7 +144,7 @@ impl<'a> Stage<'a> {
     /// Compares source and lake.
     pub(crate) fn verify(&self, frazil: &Frazil) -> Result<()> {
         self.context.say("verify");
-        frazil.verify()
+        frazil.verify(if self.context.is_tiny { "60s" } else { "900s" })
     }
 
     fn kept(&self) -> PathBuf {

@@ -160,6 +160,7 @@ async fn gather(
         expected.has(&piece, copied.files.rows_inserted);
         stats.expect_rows(expected.rows(), expected.bytes_left());
         crate::ops::crash_point("range_copied");
+        tracing::debug!(table = copied.table, range = ?copied.range, "a range is copied");
         all.push(copied);
     }
     while let Some(done) = tasks.join_next().await {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::iceberg::committer::{LakeCommit, NewTable, TableChange, patient_table};
+use crate::iceberg::committer::{LakeCommit, NewTable, TableChange, patient_base};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{Behind, LedgerRecord, PIPELINE_KEY, PipelineState};
 use crate::iceberg::row_delta::{Rewritten, RowDelta, SegmentFiles};
@@ -402,7 +402,7 @@ impl Gathered {
         let Some(go_on) = self.go_on else {
             return self.into_new(lake, table, end_lsn).map(|new| Changed::By(Box::new(new)));
         };
-        let current = patient_table(lake.committer.as_ref(), ident).await?.ok_or_else(|| {
+        let current = patient_base(lake.committer.as_ref(), ident).await?.ok_or_else(|| {
             Error::fatal("LAKE_REWOUND", "the lake table is gone")
                 .with_table(relation.display())
                 .with_cure("restore it, or start a new lake (frazil drop, then frazil run)")

@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context) -> Result<Vec<Row>> {
     stage.postgres.sql(OTHER)?;
     stage.seed()?;
     let mut running = stage.frazil.run(&[])?;
-    live::wait_active(&stage.postgres, &stage.frazil.slot)?;
+    live::wait_active(&mut running, &stage.postgres, &stage.frazil.slot)?;
     // What it does at its start is not idling.
     std::thread::sleep(Duration::from_secs(seconds.min(5)));
     let seen = watch(&stage, &running, (seconds, written))?;

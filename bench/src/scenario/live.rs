@@ -4,7 +4,7 @@
 use crate::figures::{Limit, Measured, Row, p50_p99};
 use crate::frazil::{Frazil, LakeCommit, lags_s};
 use crate::postgres::Postgres;
-use crate::process::wait_until;
+use crate::process::{Running, wait_until};
 use crate::stage::Stage;
 use crate::{Context, Result};
 
@@ -66,7 +66,7 @@ pub(super) fn follow(
     drive: impl FnOnce(&Postgres) -> Result<()>,
 ) -> Result<Live> {
     let mut running = frazil.run(&["--commit-interval", commit_interval])?;
-    wait_active(&stage.postgres, &frazil.slot)?;
+    wait_active(&mut running, &stage.postgres, &frazil.slot)?;
     let server_cpu_s = stage.postgres.cpu_s();
     drive(&stage.postgres)?;
     running.check()?;
@@ -77,10 +77,13 @@ pub(super) fn follow(
 }
 
 /// Waits until frazil reads its slot.
-pub(super) fn wait_active(postgres: &Postgres, slot: &str) -> Result<()> {
+pub(super) fn wait_active(running: &mut Running, postgres: &Postgres, slot: &str) -> Result<()> {
     let query = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
     let deadline = std::time::Duration::from_secs(120);
-    wait_until("frazil reads its slot", deadline, || Ok(postgres.sql(&query)? == "t"))
+    wait_until("frazil reads its slot", deadline, || {
+        running.check()?;
+        Ok(postgres.sql(&query)? == "t")
+    })
 }
 
 /// When the source transactions that wrote the rows of `table` last were committed, in Unix

@@ -11,8 +11,8 @@ use crate::{Context, Result, fail, plot};
 use super::live::{self, Live};
 use super::streams::events;
 
-/// As short as there is work for.
-const COMMIT_INTERVAL: &str = "10ms";
+/// The shortest that frazil takes.
+const COMMIT_INTERVAL: &str = "50ms";
 /// Lake commits at either end that are compared.
 const COMPARED: usize = 100;
 /// The longest that one lake commit may take on average.

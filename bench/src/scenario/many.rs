@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use crate::figures::{Limit, Row, count, percentile};
-use crate::postgres::Postgres;
 use crate::stage::Stage;
 use crate::{Context, Result, plot};
 
@@ -16,7 +15,7 @@ const COMMIT_INTERVAL: &str = "50ms";
 /// Tables that change in one lake commit.
 const CHANGED: [u64; 7] = [1, 3, 10, 30, 100, 300, 1_000];
 /// Tables of the lake and of the smaller lake.
-const TABLES: (u64, u64) = (1_000, 100);
+pub(super) const TABLES: (u64, u64) = (1_000, 100);
 /// Keys from here on belong to the lake commits that are timed.
 const FIRST_KEY: u64 = 1_000_000;
 
@@ -50,14 +49,15 @@ type Times = BTreeMap<u64, f64>;
 /// Changes 1, 3, 10 ... tables at a time, each in a lake commit of its own.
 fn timed(stage: &Stage, tables: u64) -> Result<Times> {
     let repeats = stage.context.scaled(20, 3);
-    let live = live::follow(stage, &stage.frazil, COMMIT_INTERVAL, |postgres| {
+    let live = live::follow(stage, &stage.frazil, COMMIT_INTERVAL, |_| {
         let mut key = FIRST_KEY;
         for touched in CHANGED.into_iter().filter(|touched| *touched <= tables) {
             stage.context.say(&format!("{touched} of {tables} tables"));
             for _ in 0..repeats {
                 key += 1;
-                change(postgres, (tables, touched), key)?;
-                stage.wait_acknowledged(&stage.frazil.slot)?;
+                let first = key * touched % tables;
+                let change = format!("CALL change_some({tables}, {key}, {first}, {touched})");
+                stage.write_and_wait(&stage.frazil.slot, &change)?;
             }
         }
         Ok(())
@@ -65,21 +65,11 @@ fn timed(stage: &Stage, tables: u64) -> Result<Times> {
     stage.verify(&stage.frazil)?;
     let mut times: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     for commit in &live.lake_commits {
-        // The table of the mark changes too, in the same window or in the next.
-        let touched = CHANGED.into_iter().find(|n| (*n..=*n + 1).contains(&commit.tables));
-        if let Some(touched) = touched.filter(|touched| *touched > 1) {
-            times.entry(touched).or_default().push(count(commit.took_us) / 1e3);
-        } else if commit.tables == 1 {
-            times.entry(1).or_default().push(count(commit.took_us) / 1e3);
-        }
+        times.entry(commit.tables).or_default().push(count(commit.took_us) / 1e3);
     }
+    // What else was committed: the mark at the end, idle positions.
+    times.retain(|touched, took| CHANGED.contains(touched) && took.len() > 1);
     Ok(times.into_iter().map(|(touched, took)| (touched, percentile(&took, 50))).collect())
-}
-
-fn change(postgres: &Postgres, (tables, touched): (u64, u64), key: u64) -> Result<()> {
-    let first = key * touched % tables;
-    postgres.sql(&format!("CALL change_some({tables}, {key}, {first}, {touched})"))?;
-    Ok(())
 }
 
 fn points(times: &Times) -> Vec<(f64, f64)> {

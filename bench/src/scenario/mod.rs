@@ -9,6 +9,10 @@ mod snapshot;
 mod start;
 mod streams;
 
+pub(crate) use snapshot::{snapshot, staged as snapshot_stage};
+
+use streams::Stream;
+
 use crate::figures::Row;
 use crate::{Context, Result, fail};
 
@@ -83,13 +87,12 @@ impl Scenario {
     pub(crate) fn run(self, context: &Context) -> Result<Vec<Row>> {
         match self {
             Self::Snapshot => snapshot::run(context),
-            Self::Inserts => streams::inserts(context).run(context),
-            Self::Mixed => streams::mixed(context).run(context),
-            Self::Huge => streams::huge(context).run(context),
-            Self::Wide => streams::wide(context).run(context),
-            Self::Small => {
-                let mut rows = streams::small(context).run(context)?;
-                rows.extend(live::run(context)?);
+            Self::Inserts | Self::Mixed | Self::Huge | Self::Wide | Self::Small => {
+                let stream = self.stream(context).map(|stream| stream.run(context));
+                let mut rows = stream.transpose()?.unwrap_or_default();
+                if self == Self::Small {
+                    rows.extend(live::run(context)?);
+                }
                 Ok(rows)
             }
             Self::Many => many::run(context),
@@ -98,6 +101,19 @@ impl Scenario {
             Self::Latency => catalog::latency(context),
             Self::Idle => idle::run(context),
             Self::Start => start::run(context),
+        }
+    }
+
+    /// The stream that it measures, where that is what it does.
+    pub(crate) fn stream(self, context: &Context) -> Option<Stream> {
+        match self {
+            Self::Inserts => Some(streams::inserts(context)),
+            Self::Mixed => Some(streams::mixed(context)),
+            Self::Huge => Some(streams::huge(context)),
+            Self::Wide => Some(streams::wide(context)),
+            Self::Small => Some(streams::small(context)),
+            Self::Many => Some(streams::many(context, context.scaled(many::TABLES.0, 20))),
+            _ => None,
         }
     }
 }

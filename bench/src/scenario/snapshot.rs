@@ -8,11 +8,16 @@ use crate::{Context, Result};
 
 use super::streams::events;
 
-/// 5,000,000 rows of 10 columns.
-pub(crate) fn run(context: &Context) -> Result<Vec<Row>> {
+/// The source: 5,000,000 rows of 10 columns; and how many they are.
+pub(crate) fn staged(context: &Context) -> Result<(Stage<'_>, u64)> {
     let rows = context.scaled(5_000_000, 5_000);
     let stage = Stage::new(context, &events(rows))?;
     stage.postgres.sql("DROP TABLE bench_mark; VACUUM ANALYZE events; CHECKPOINT;")?;
+    Ok((stage, rows))
+}
+
+pub(crate) fn run(context: &Context) -> Result<Vec<Row>> {
+    let (stage, rows) = staged(context)?;
     let mut done = Vec::new();
     for workers in [1, 2] {
         let before = copy(&stage, workers)?;
@@ -50,6 +55,7 @@ pub(crate) fn snapshot(stage: &Stage, frazil: &Frazil, workers: u64) -> Result<(
     stage.postgres.sql(&format!("DROP PUBLICATION IF EXISTS {PUBLICATION}"))?;
     let settings = vec![("FRAZIL_INITIAL_SNAPSHOT__WORKERS", workers.to_string())];
     let frazil = Frazil { lake: Lake::Folder(lake), settings, ..frazil.clone() };
+    stage.postgres.settle()?;
     let server_cpu_s = stage.postgres.cpu_s();
     let used = frazil.run(&["--initial-snapshot", "only"])?.wait(DEADLINE)?;
     Ok((Measured::new(used, stage.postgres.cpu_s() - server_cpu_s), frazil))

@@ -7,7 +7,6 @@ use crate::figures::{Limit, Measured, Row, percentile};
 use crate::stage::Stage;
 use crate::{Context, Result, fail};
 
-use super::live;
 use super::streams::events;
 
 /// When (in Unix seconds) the slot's walsender had sent all before `lsn`; looks every millisecond.
@@ -69,7 +68,6 @@ fn start(stage: &Stage, number: u64) -> Result<(f64, Measured)> {
     let Ok(sent) = text.trim().parse::<f64>() else {
         return fail(format!("the server never sent what was there: {text}"));
     };
-    live::wait_active(&stage.postgres, slot)?;
     stage.wait_acknowledged(slot)?;
     Ok((sent - began, Measured::new(running.stop()?, 0.0)))
 }
