@@ -204,8 +204,11 @@ pub(crate) fn root() -> &'static Path {
 
 fn build() -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--release", "--locked", "--quiet"]).current_dir(root());
-    process::output_of(&mut cargo)?;
+    cargo.args(["build", "--release", "--locked"]).current_dir(root());
+    // It says what it does: this can take minutes.
+    if !cargo.status()?.success() {
+        return fail("frazil could not be built");
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     Ok(target.unwrap_or_else(|| root().join("target")).join("release/frazil"))
 }
