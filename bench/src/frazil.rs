@@ -163,7 +163,10 @@ mod tests {
 
     #[test]
     fn lake_commits_are_read_from_the_log() {
-        let line = r#"{"level":"DEBUG","message":"lake commit","position":"0/1","tables":2,"took_us":1500,"committed_at_us":9000000,"source_commit_time_us":8000000}"#;
+        let line = concat!(
+            r#"{"level":"DEBUG","message":"lake commit","position":"0/1","tables":2,"#,
+            r#""took_us":1500,"committed_at_us":9000000,"source_commit_time_us":8000000}"#
+        );
         let log = format!("no json\n{{\"message\":\"following\"}}\n{line}\n");
         let commit = LakeCommit {
             took_us: 1500,

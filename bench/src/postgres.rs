@@ -103,9 +103,9 @@ impl Postgres {
         own + pids.filter_map(Stat::of).map(|stat| stat.own_s).sum::<f64>()
     }
 
-    /// Leaves nothing to do from before a measurement. Also flushes WAL that no commit waits for (pages
-    /// that a scan has pruned): its end would lie within a record, which no walsender reports as
-    /// reached before the server's next record, up to 15 s later.
+    /// Leaves nothing to do from before a measurement. Also flushes WAL that no commit waits for
+    /// (pages that a scan has pruned): its end would lie within a record, which no walsender
+    /// reports as reached before the next record, up to 15 s later.
     pub(crate) fn settle(&self) -> Result<()> {
         self.sql("CHECKPOINT")?;
         Ok(())
