@@ -55,7 +55,7 @@ pub(crate) use facts::{FACTS_KEY, SourceFacts, refuse_text};
 pub(crate) use intake::MESSAGE_PREFIX;
 pub(crate) use refresh::ResyncWish;
 pub(crate) use start::Position;
-pub(crate) use write::{DataWriter, ParquetTarget};
+pub(crate) use write::{DataWriter, ParquetTarget, write_deletes};
 
 /// How long an idle position may lag before it is committed to the ledger (case 10).
 const IDLE_POSITION_AGE: Duration = Duration::from_secs(300);

@@ -31,20 +31,26 @@ struct Rows {
 }
 
 /// Rows and bytes of one COPY as the live view counts them: taken back where it breaks off.
-struct Counted<'a> {
+pub(super) struct Counted<'a> {
     stats: &'a Stats,
     rows: u64,
     bytes: u64,
 }
 
-impl Counted<'_> {
+impl<'a> Counted<'a> {
+    /// Nothing yet.
+    pub(super) fn new(stats: &'a Stats) -> Self {
+        Self { stats, rows: 0, bytes: 0 }
+    }
+
     fn add(&mut self, rows: u64, bytes: u64) {
         self.stats.copied(rows, bytes);
         self.rows += rows;
         self.bytes += bytes;
     }
 
-    fn keep(mut self) {
+    /// They stay.
+    pub(super) fn keep(mut self) {
         (self.rows, self.bytes) = (0, 0);
     }
 }
@@ -65,25 +71,34 @@ pub(crate) async fn copy_range(
 ) -> Result<SegmentFiles> {
     let named = |e: Error| e.with_table(target.relation.display());
     let mut data = DataWriter::new(Arc::clone(lake), Arc::clone(target))?;
-    let mut counted = Counted { stats, rows: 0, bytes: 0 };
-    let stream = client.copy_out(statement).await.map_err(from_sql).map_err(named)?;
+    let mut counted = Counted::new(stats);
+    copy_into(client, statement, &mut data, (&mut counted, ends)).await.map_err(named)?;
+    let (rows_inserted, has_raw) = (data.rows, data.has_raw());
+    let data = data.close().await?;
+    counted.keep();
+    Ok(SegmentFiles { data, deletes: Vec::new(), rows_inserted, rows_deleted: 0, has_raw })
+}
+
+/// As [`copy_range`], into files that others may write to before and after.
+pub(super) async fn copy_into(
+    client: &Client,
+    statement: &str,
+    data: &mut DataWriter,
+    (counted, ends): (&mut Counted<'_>, &impl Fn() -> bool),
+) -> Result<()> {
+    let stream = client.copy_out(statement).await.map_err(from_sql)?;
     pin_mut!(stream);
     let mut rows = Rows::default();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(from_sql).map_err(named)?;
-        rows.take(&chunk).map_err(named)?;
+        rows.take(&chunk.map_err(from_sql)?)?;
         if rows.starts.len() >= BATCH_ROWS || rows.buf.len() >= BATCH_BYTES {
-            rows.write(&mut data, &mut counted).await.map_err(named)?;
+            rows.write(data, counted).await?;
             if ends() {
                 return Err(super::stopped());
             }
         }
     }
-    rows.write(&mut data, &mut counted).await.map_err(named)?;
-    let (rows_inserted, has_raw) = (data.rows, data.has_raw());
-    let data = data.close().await?;
-    counted.keep();
-    Ok(SegmentFiles { data, deletes: Vec::new(), rows_inserted, rows_deleted: 0, has_raw })
+    rows.write(data, counted).await
 }
 
 impl Rows {

@@ -33,6 +33,7 @@ use crate::window::relation::Column;
 use super::copy;
 use super::cost::Cost;
 use super::plan::{self, PageRange, Piece, TableSize};
+use super::record::Recorder;
 
 /// How often in a row the connection of one range is replaced, ...
 const RECONNECTS_MAX: u32 = 6;
@@ -79,11 +80,12 @@ impl Copying<'_> {
         Ok((!is_other).then_some(client))
     }
 
-    /// Copies what `done` leaves of the tables. `None` where one was rewritten since.
+    /// Copies what `done` leaves of the tables, and has it recorded. `None` where one was rewritten since.
     pub(super) async fn run(
         &self,
         coordinator: &Client,
         done: &[Vec<PageRange>],
+        recorder: Option<&mut Recorder>,
     ) -> Result<Option<Vec<Copied>>> {
         let sizes = plan::sizes(coordinator, self.tables).await?;
         let pieces = plan::pieces(self.tables, &sizes, done, self.settings.workers);
@@ -118,7 +120,7 @@ impl Copying<'_> {
             // The source keeps more WAL than it may.
             over = cost.watch() => Err(over),
             // The copy itself.
-            copied = gather(&shared, clients, expected) => copied.map(Some),
+            copied = gather(&shared, clients, expected, recorder) => copied.map(Some),
         }
     }
 
@@ -135,6 +137,7 @@ async fn gather(
     shared: &Arc<Shared>,
     clients: Vec<Client>,
     mut expected: Expected,
+    mut recorder: Option<&mut Recorder>,
 ) -> Result<Vec<Copied>> {
     let stats = &shared.stats;
     stats.to_copy(expected.rows(), expected.bytes_left());
@@ -151,6 +154,9 @@ async fn gather(
         let copied = Copied { table: piece.table, range: piece.range, files: files? };
         expected.has(&piece, copied.files.rows_inserted);
         stats.expect_rows(expected.rows(), expected.bytes_left());
+        if let Some(recorder) = &mut recorder {
+            recorder.copied(&copied).await?;
+        }
         crate::ops::crash_point("range_copied");
         all.push(copied);
     }
