@@ -24,6 +24,10 @@ lint:
 bench *args:
     cargo run --release --quiet -p frazil-bench -- {{args}}
 
+# this tree and REV side by side, A B A B on the same WAL: just bench-compare v0.1.0 mixed --scale 0.2
+bench-compare rev *args:
+    bench/compare {{rev}} {{args}}
+
 # the demo
 demo *args:
     ./demo {{args}}

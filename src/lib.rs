@@ -16,6 +16,8 @@ pub mod config;
 pub mod error;
 pub mod iceberg;
 pub mod initial_snapshot;
+#[doc(hidden)]
+pub mod kernels;
 pub mod ops;
 pub mod pipeline;
 pub mod postgres;

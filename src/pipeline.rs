@@ -23,6 +23,7 @@ mod intake;
 mod oversized;
 mod past;
 mod refresh;
+mod rhythm;
 mod start;
 mod streamed;
 mod tables;
@@ -45,17 +46,18 @@ use crate::progress::{Lsn, Progress};
 
 use commit::{Committed, Window};
 use facts::Stale;
-use intake::{Intake, Step};
 use refresh::Refreshes;
 use tables::{Learned, Tables};
 use write::Writers;
 
 pub(crate) use commit::ledger_record;
 pub(crate) use facts::{FACTS_KEY, SourceFacts, refuse_text};
-pub(crate) use intake::MESSAGE_PREFIX;
+pub(crate) use intake::{Intake, MESSAGE_PREFIX, Step};
 pub(crate) use refresh::ResyncWish;
 pub(crate) use start::Position;
-pub(crate) use write::{DataWriter, ParquetTarget, write_deletes};
+pub(crate) use write::{
+    BATCH_ROWS, DataWriter, ParquetTarget, key_arrays, key_decoder, row_decoder, write_deletes,
+};
 
 /// How long an idle position may lag before it is committed to the ledger (case 10).
 const IDLE_POSITION_AGE: Duration = Duration::from_secs(300);
@@ -103,7 +105,6 @@ pub(crate) struct Flow {
     feedback: Interval,
     /// When the server was heard last, or was not listened to.
     heard: Instant,
-    commit_interval: Duration,
     until: Option<Lsn>,
     leaving: Option<Instant>,
     shutdown: Shutdown,
@@ -132,7 +133,7 @@ impl Flow {
             // The server must hear from us in time, whatever else is going on.
             _ = self.feedback.tick() => self.feed_back(may_go_on && !replays).await?,
             // The window is old enough, and whole.
-            () = self.window.due(self.commit_interval), if self.may_commit() => {
+            () = self.window.due(), if self.may_commit() => {
                 self.start_lake_commit().await?;
             }
             // A table was copied while the others went on: it comes back with a lake commit.
@@ -194,7 +195,7 @@ impl Flow {
                     self.stats.received(end.end_lsn, end.commit_time_us);
                     self.window.add(&end);
                     self.adopt_soon();
-                    if self.may_commit() && self.window.is_due(self.commit_interval) {
+                    if self.may_commit() && self.window.is_due() {
                         self.start_lake_commit().await?;
                     }
                     if self.leaving.is_some() {

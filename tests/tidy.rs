@@ -49,7 +49,7 @@ const TEST_RULES: &[Rule] = &[file_size, test_line_width, function_size];
 fn the_repository_is_tidy() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut complaints = Vec::new();
-    for (folder, rules) in [("src", SRC_RULES), ("tests", TEST_RULES)] {
+    for (folder, rules) in [("src", SRC_RULES), ("tests", TEST_RULES), ("bench/src", TEST_RULES)] {
         let files = rust_files(&root.join(folder));
         assert!(!files.is_empty(), "no Rust files in {folder}");
         for file in &files {

@@ -7,14 +7,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
+use iceberg::spec::SnapshotRef;
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::iceberg::POSITION_KEY;
 use crate::iceberg::committer::PastCommit;
 use crate::iceberg::committer::rest::nessie::{Nessie, Reference, ReferenceKind};
 use crate::iceberg::lake::Lake;
+use crate::iceberg::{POSITION_KEY, Table};
 use crate::ops::rfc3339;
 use crate::progress::Lsn;
 use crate::publish::{no_branches, tag_name};
@@ -258,17 +259,44 @@ pub(super) async fn snapshots_at(lake: &Lake, position: Lsn) -> Result<Vec<(Stri
     let mut found = Vec::new();
     for ident in lake.committer.tables().await? {
         let Some(table) = lake.committer.whole_table(&ident).await? else { continue };
-        let at = |s: &iceberg::spec::SnapshotRef| {
-            let text = s.summary().additional_properties.get(POSITION_KEY)?;
-            text.parse::<Lsn>().ok().filter(|at| *at <= position)
-        };
-        let past = table.metadata().snapshots().filter(|s| at(s).is_some());
-        if let Some(newest) = past.max_by_key(|s| s.sequence_number()) {
+        if let Some(snapshot) = held_at(&table, position)? {
             let name = format!("{}.{}", ident.namespace().join("."), ident.name());
-            found.push((name, newest.snapshot_id()));
+            found.push((name, snapshot.snapshot_id()));
         }
     }
     Ok(found)
+}
+
+/// The newest iceberg_snapshot at `position` or before; `None` where there was no table yet.
+///
+/// # Errors
+/// `NO_SUCH_STATE` (config) where a later one says that the table does not remember it any more:
+/// one that is older still would be another state.
+fn held_at(table: &Table, position: Lsn) -> Result<Option<&SnapshotRef>> {
+    let at = |snapshot: &SnapshotRef| {
+        let text = snapshot.summary().additional_properties.get(POSITION_KEY)?;
+        text.parse::<Lsn>().ok()
+    };
+    let metadata = table.metadata();
+    let is_past = |snapshot: &&SnapshotRef| at(snapshot).is_some_and(|at| at <= position);
+    let newest = metadata.snapshots().filter(is_past).max_by_key(|s| s.sequence_number());
+    let is_later = |snapshot: &&SnapshotRef| at(snapshot).is_some_and(|at| at > position);
+    let mut next = metadata.snapshots().filter(is_later).min_by_key(|s| s.sequence_number());
+    // Somebody else's stand in between.
+    while let Some(parent) = next.and_then(|next| next.parent_snapshot_id()) {
+        next = metadata.snapshot_by_id(parent);
+        match next {
+            None => {
+                let what = format!("the table does not remember its state at {position} any more");
+                return Err(Error::config("NO_SUCH_STATE", what)
+                    .with_table(table.identifier())
+                    .with_cure("choose one that `frazil lake log` shows"));
+            }
+            Some(found) if at(found).is_some() => break,
+            Some(_) => {}
+        }
+    }
+    Ok(newest)
 }
 
 async fn make(
@@ -313,8 +341,13 @@ async fn diff(nessie: &Nessie, from: &str, to: &str) -> Result<(String, Value)> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::iceberg::committer::{LakeCommit, NewTable, TableChange};
     use crate::iceberg::ledger::{LedgerRecord, PipelineState};
+    use crate::iceberg::row_delta::RowDelta;
+    use crate::iceberg::table_ident;
 
     fn past(lsn: u64, source_time: Option<&str>, time_ms: i64) -> PastCommit {
         let record = LedgerRecord {
@@ -342,5 +375,44 @@ mod tests {
         assert!(at_time.holds(&past(1, Some("1970-01-01T00:00:10.000000Z"), 99_000)));
         assert!(!at_time.holds(&past(1, Some("1970-01-01T00:00:10.000001Z"), 0)));
         assert!(at_time.holds(&past(1, None, 10_000)) && !at_time.holds(&past(1, None, 10_001)));
+    }
+
+    /// `n` lake commits, each of which changes the table `a`, the first three also `b`.
+    async fn lake_of(folder: &std::path::Path, n: u64) -> Lake {
+        let lake = Lake::in_folder(folder, "p").await.unwrap();
+        for lsn in 1..=n {
+            let names = if lsn <= 3 { vec!["a", "b"] } else { vec!["a"] };
+            let changes = names.into_iter().map(|name| {
+                let create = (lsn == 1).then(|| NewTable {
+                    schema: iceberg::spec::Schema::builder().build().unwrap(),
+                    properties: HashMap::new(),
+                });
+                let delta = RowDelta {
+                    properties: HashMap::from([("n".to_owned(), lsn.to_string())]),
+                    ..RowDelta::default()
+                };
+                TableChange { ident: table_ident("app", name), create, delta }
+            });
+            let mut ledger = past(lsn, None, 0).record;
+            ledger.lake_commit = uuid::Uuid::now_v7();
+            let base = (lsn > 1).then_some(Lsn(lsn - 1));
+            let changes = changes.collect();
+            lake.committer.commit(&LakeCommit { ledger, base, changes }).await.unwrap();
+        }
+        lake
+    }
+
+    #[tokio::test]
+    async fn a_state_that_is_forgotten_is_no_older_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake_of(folder.path(), 200).await;
+        let found = snapshots_at(&lake, Lsn(150)).await.unwrap();
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["app.a", "app.b", "frazil.ledger_p"]);
+        let a = lake.committer.table(&table_ident("app", "a")).await.unwrap().unwrap();
+        let snapshot = a.metadata().snapshot_by_id(found[0].1).unwrap();
+        assert_eq!(snapshot.summary().additional_properties[POSITION_KEY], "0/96");
+        let error = snapshots_at(&lake, Lsn(5)).await.unwrap_err();
+        assert_eq!(error.code(), "NO_SUCH_STATE", "{error}");
     }
 }

@@ -23,13 +23,6 @@ use crate::iceberg::{
 };
 use crate::progress::Lsn;
 
-/// How many iceberg_snapshots the ledger keeps: its history for `status`.
-pub(crate) const LEDGER_SNAPSHOTS_MAX: usize = 1000;
-
-/// Older metadata files of the ledger, which repeat its history, are kept only for readers that
-/// are just opening one.
-const LEDGER_METADATA_FILES_MAX: usize = 100;
-
 /// Repairs in a row, at one position, that a running pipeline accepts.
 const REPAIRS_MAX: usize = 64;
 
@@ -226,9 +219,7 @@ pub(crate) fn new_ledger() -> Result<NewTable> {
         .with_doc("always empty: the ledger is the summaries of this table's snapshots");
     let schema = Schema::builder().with_fields([column.into()]).build();
     let schema = schema.map_err(|e| lake_error("the ledger's schema", e))?;
-    let key = "write.metadata.previous-versions-max".to_owned();
-    let properties = HashMap::from([(key, LEDGER_METADATA_FILES_MAX.to_string())]);
-    Ok(NewTable { schema, properties })
+    Ok(NewTable { schema, properties: HashMap::new() })
 }
 
 /// The last lake commits that the ledger remembers, newest first, `most` at most.

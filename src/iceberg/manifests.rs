@@ -5,8 +5,10 @@
 //! segments; the crate derives the manifest's `min_sequence_number` from the entries, and that must
 //! stay so: one that is too high loses deletes at a later Java commit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
 
+use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{
     DataFile, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestListWriter,
     ManifestWriterBuilder, SchemaRef,
@@ -17,11 +19,16 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::iceberg::lake_error;
 
-/// `commit.manifest.min-count-to-merge`: manifests of one content that are merged into one.
-const MERGE_COUNT: usize = 100;
+/// Manifests of one content and one rank that are merged into one, of the next rank: a table has
+/// fewer than this of each rank, and an entry is written again once per rank, not once per merge.
+const MERGE_COUNT: u64 = 10;
 
-/// `commit.manifest.target-size-bytes`: manifests of this size are left alone.
-const MERGE_BYTES: i64 = 8 << 20;
+/// `commit.manifest.target-size-bytes`: a merge makes none that is larger. Of half this size a
+/// manifest is full and left alone, so that what one lake commit reads and holds is bounded.
+const MERGE_BYTES: i64 = 4 << 20;
+
+/// Manifests that a merge reads at the same time.
+const READ_PARALLEL: usize = 8;
 
 /// One line of a manifest that is written.
 pub(crate) enum Entry {
@@ -39,19 +46,32 @@ pub(crate) struct ManifestSink<'a> {
     schema: SchemaRef,
     snapshot_id: i64,
     id: Uuid,
-    pub(crate) written: Vec<String>,
+    written: Mutex<Vec<String>>,
 }
 
 impl<'a> ManifestSink<'a> {
     pub(crate) fn new(table: &'a Table, schema: SchemaRef, snapshot_id: i64) -> Self {
-        Self { table, schema, snapshot_id, id: Uuid::now_v7(), written: Vec::new() }
+        Self { table, schema, snapshot_id, id: Uuid::now_v7(), written: Mutex::default() }
+    }
+
+    /// Locations of all that was begun.
+    pub(crate) fn written(&self) -> Vec<String> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that a file will be at what `location` makes of its number.
+    fn note(&self, location: impl FnOnce(usize) -> String) -> String {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let location = location(written.len());
+        written.push(location.clone());
+        location
     }
 
     /// Deletes what was written: staging failed, and nothing will refer to it. On a full disk that
     /// is what lets the next try succeed.
     pub(crate) async fn discard(&self) {
-        for location in &self.written {
-            if let Err(error) = self.table.file_io().delete(location).await {
+        for location in self.written() {
+            if let Err(error) = self.table.file_io().delete(&location).await {
                 tracing::debug!(location, %error, "left an unreferenced file behind");
             }
         }
@@ -59,7 +79,7 @@ impl<'a> ManifestSink<'a> {
 
     /// One manifest with these entries; none for no entries.
     pub(crate) async fn manifest(
-        &mut self,
+        &self,
         content: ManifestContentType,
         entries: Vec<Entry>,
     ) -> Result<Option<ManifestFile>> {
@@ -71,15 +91,14 @@ impl<'a> ManifestSink<'a> {
     }
 
     async fn write(
-        &mut self,
+        &self,
         content: ManifestContentType,
         entries: Vec<Entry>,
     ) -> iceberg::Result<ManifestFile> {
         let metadata = self.table.metadata();
-        let number = self.written.len();
-        let location = format!("{}/metadata/{}-m{number}.avro", metadata.location(), self.id);
+        let (home, id) = (metadata.location(), self.id);
+        let location = self.note(|number| format!("{home}/metadata/{id}-m{number}.avro"));
         let output = self.table.file_io().new_output(&location)?;
-        self.written.push(location);
         let spec = metadata.default_partition_spec().as_ref().clone();
         let builder =
             ManifestWriterBuilder::new(output, Some(self.snapshot_id), self.schema.clone(), spec);
@@ -108,7 +127,7 @@ impl<'a> ManifestSink<'a> {
 
     /// The manifest list over `manifests`; gives its location.
     pub(crate) async fn list(
-        &mut self,
+        &self,
         manifests: Vec<ManifestFile>,
         sequence_number: i64,
     ) -> Result<String> {
@@ -117,19 +136,14 @@ impl<'a> ManifestSink<'a> {
     }
 
     async fn write_list(
-        &mut self,
+        &self,
         manifests: Vec<ManifestFile>,
         sequence_number: i64,
     ) -> iceberg::Result<String> {
         let metadata = self.table.metadata();
-        let location = format!(
-            "{}/metadata/snap-{}-0-{}.avro",
-            metadata.location(),
-            self.snapshot_id,
-            self.id
-        );
+        let (home, id, snapshot_id) = (metadata.location(), self.id, self.snapshot_id);
+        let location = self.note(|_| format!("{home}/metadata/snap-{snapshot_id}-0-{id}.avro"));
         let output = self.table.file_io().new_output(&location)?.writer().await?;
-        self.written.push(location.clone());
         let parent = metadata.current_snapshot_id();
         let mut list = ManifestListWriter::v2(output, self.snapshot_id, parent, sequence_number);
         list.add_manifests(manifests.into_iter())?;
@@ -137,8 +151,8 @@ impl<'a> ManifestSink<'a> {
         Ok(location)
     }
 
-    /// `kept` with its small manifests merged, where one content has become too many.
-    pub(crate) async fn merge(&mut self, kept: Vec<ManifestFile>) -> Result<Vec<ManifestFile>> {
+    /// `kept` with its small manifests merged, where one rank of one content has become too many.
+    pub(crate) async fn merge(&self, kept: Vec<ManifestFile>) -> Result<Vec<ManifestFile>> {
         let (data, deletes): (Vec<_>, Vec<_>) =
             kept.into_iter().partition(|m| m.content == ManifestContentType::Data);
         let mut merged = self.merge_content(ManifestContentType::Data, data).await?;
@@ -147,21 +161,18 @@ impl<'a> ManifestSink<'a> {
     }
 
     async fn merge_content(
-        &mut self,
+        &self,
         content: ManifestContentType,
         manifests: Vec<ManifestFile>,
     ) -> Result<Vec<ManifestFile>> {
-        if manifests.len() + 1 < MERGE_COUNT {
-            return Ok(manifests);
-        }
-        let mut merged = Vec::new();
-        for bin in bins(manifests, self.table.metadata().default_partition_spec_id()) {
+        let spec_id = self.table.metadata().default_partition_spec_id();
+        let (mut merged, small) = by_rank(manifests, spec_id);
+        for bin in bins(small) {
             if let [_, _, ..] = bin.as_slice() {
-                let mut entries = Vec::new();
-                for manifest in &bin {
-                    entries.extend(live_entries(self.table, manifest).await?);
-                }
-                let entries = entries.into_iter().map(Entry::Existing).collect();
+                let entries = bin.iter().map(|manifest| live_entries(self.table, manifest));
+                let entries = futures::stream::iter(entries.collect::<Vec<_>>());
+                let entries: Vec<_> = entries.buffered(READ_PARALLEL).try_collect().await?;
+                let entries = entries.into_iter().flatten().map(Entry::Existing).collect();
                 merged.extend(self.manifest(content, entries).await?);
             } else {
                 merged.extend(bin);
@@ -171,17 +182,47 @@ impl<'a> ManifestSink<'a> {
     }
 }
 
-/// Manifests grouped so that each group of more than one stays within [`MERGE_BYTES`]. One of
-/// another partition spec stands alone.
-fn bins(manifests: Vec<ManifestFile>, spec_id: i32) -> Vec<Vec<ManifestFile>> {
+/// Manifests that stay as they are, and those to merge: all of a rank that has become too many. The
+/// rank of a manifest is how often [`MERGE_COUNT`] goes into its live files. What a rank's merge
+/// makes counts for the rank above, so that the two are one. One that is full, or of another
+/// partition spec, stands alone.
+fn by_rank(manifests: Vec<ManifestFile>, spec_id: i32) -> (Vec<ManifestFile>, Vec<ManifestFile>) {
+    let (mut ranks, mut stay) = (BTreeMap::<u32, Vec<ManifestFile>>::new(), Vec::new());
+    for manifest in manifests {
+        let is_full = manifest.manifest_length >= MERGE_BYTES / 2;
+        match is_full || manifest.partition_spec_id != spec_id {
+            true => stay.push(manifest),
+            false => ranks.entry(rank(files_of(&manifest))).or_default().push(manifest),
+        }
+    }
+    let mut merge: Vec<ManifestFile> = Vec::new();
+    for (at, of_rank) in ranks {
+        let files: u64 = merge.iter().map(files_of).sum();
+        let more = usize::from(!merge.is_empty() && rank(files) >= at);
+        match u64::try_from(of_rank.len() + more).unwrap_or(u64::MAX) >= MERGE_COUNT {
+            true => merge.extend(of_rank),
+            false => stay.extend(of_rank),
+        }
+    }
+    (stay, merge)
+}
+
+fn files_of(manifest: &ManifestFile) -> u64 {
+    let files =
+        manifest.added_files_count.unwrap_or(0) + manifest.existing_files_count.unwrap_or(0);
+    u64::from(files)
+}
+
+fn rank(files: u64) -> u32 {
+    files.checked_ilog(MERGE_COUNT).unwrap_or(0)
+}
+
+/// Manifests grouped so that each group of more than one stays within [`MERGE_BYTES`].
+fn bins(manifests: Vec<ManifestFile>) -> Vec<Vec<ManifestFile>> {
     let mut open: Vec<ManifestFile> = Vec::new();
     let mut bytes = 0;
     let mut done = Vec::new();
     for manifest in manifests {
-        if manifest.partition_spec_id != spec_id || manifest.manifest_length >= MERGE_BYTES {
-            done.push(vec![manifest]);
-            continue;
-        }
         if bytes + manifest.manifest_length > MERGE_BYTES {
             done.push(std::mem::take(&mut open));
             bytes = 0;

@@ -13,6 +13,7 @@
 pub mod bounds;
 pub mod committer;
 pub mod data_files;
+mod history;
 pub mod lake;
 pub mod layout;
 pub mod ledger;

@@ -19,6 +19,7 @@ use iceberg::{TableIdent, TableRequirement, TableUpdate};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::iceberg::history::Keep;
 use crate::iceberg::lake_error;
 use crate::iceberg::manifests::{Entry, ManifestSink, Standing, live_manifests};
 
@@ -99,15 +100,11 @@ impl RowDelta {
     /// `LAKE_IO` (transient), `LAKE_CONFLICT` (conflict) where a file to rewrite is gone,
     /// `LAKE_TABLE` (table) for a table that was made something frazil does not write to.
     pub async fn stage(&self, table: &Table) -> Result<Staged> {
-        self.stage_keeping(table, usize::MAX).await
+        self.stage_keeping(table, Keep::All).await
     }
 
-    /// As [`RowDelta::stage`]; of older iceberg_snapshots the newest `snapshots_max` are kept.
-    pub(crate) async fn stage_keeping(
-        &self,
-        table: &Table,
-        snapshots_max: usize,
-    ) -> Result<Staged> {
+    /// As [`RowDelta::stage`]; older iceberg_snapshots that need not be kept are removed.
+    pub(crate) async fn stage_keeping(&self, table: &Table, keep: Keep) -> Result<Staged> {
         check_writable(table)?;
         let metadata = table.metadata();
         let schema = match &self.schema {
@@ -118,10 +115,12 @@ impl RowDelta {
         if !self.properties.is_empty() {
             updates.push(TableUpdate::SetProperties { updates: self.properties.clone() });
         }
+        let mut removals = Vec::new();
+        let obsolete_files = keep.expire(metadata, &mut removals)?;
         let snapshot_id = new_snapshot_id(metadata);
-        let mut sink = ManifestSink::new(table, schema.clone(), snapshot_id);
+        let sink = ManifestSink::new(table, schema.clone(), snapshot_id);
 
-        let written = self.write_manifests(table, &mut sink).await;
+        let written = self.write_manifests(table, &sink).await;
         let (list, summary, sequence_number) = match written {
             Ok(written) => written,
             Err(error) => {
@@ -140,13 +139,13 @@ impl RowDelta {
             .build();
         updates.push(TableUpdate::AddSnapshot { snapshot });
         updates.push(main_branch(snapshot_id));
-        let obsolete_files = expire(metadata, snapshots_max, &mut updates);
+        updates.extend(removals);
         Ok(Staged {
             table: table.clone(),
             ident: table.identifier().clone(),
             requirements: self.requirements(table),
             updates,
-            new_files: sink.written,
+            new_files: sink.written(),
             obsolete_files,
         })
     }
@@ -155,7 +154,7 @@ impl RowDelta {
     async fn write_manifests(
         &self,
         table: &Table,
-        sink: &mut ManifestSink<'_>,
+        sink: &ManifestSink<'_>,
     ) -> Result<(String, Summary, i64)> {
         let metadata = table.metadata();
         let standing = self.standing(table).await?;
@@ -165,8 +164,12 @@ impl RowDelta {
         let mut manifests = Vec::new();
         let kept = sink.merge(standing.kept).await?;
         let (data, deletes) = self.added(base, standing.data, standing.deletes);
-        manifests.extend(sink.manifest(ManifestContentType::Data, data).await?);
-        manifests.extend(sink.manifest(ManifestContentType::Deletes, deletes).await?);
+        let data = sink.manifest(ManifestContentType::Data, data);
+        let deletes = sink.manifest(ManifestContentType::Deletes, deletes);
+        // Both to their end: what one of them has begun is deleted if the other fails.
+        let (data, deletes) = futures::join!(data, deletes);
+        manifests.extend(data?);
+        manifests.extend(deletes?);
         manifests.extend(kept);
         let list = sink.list(manifests, sequence_number).await?;
         Ok((list, summary, sequence_number))
@@ -184,10 +187,14 @@ impl RowDelta {
                 snapshot_id: metadata.current_snapshot_id(),
             },
         ];
+        // The table may have been loaded a while ago: neither its spec nor its schema is another.
+        requirements.push(TableRequirement::DefaultSpecIdMatch {
+            default_spec_id: metadata.default_partition_spec_id(),
+        });
+        requirements.push(TableRequirement::CurrentSchemaIdMatch {
+            current_schema_id: metadata.current_schema_id(),
+        });
         if self.schema.is_some() {
-            requirements.push(TableRequirement::CurrentSchemaIdMatch {
-                current_schema_id: metadata.current_schema_id(),
-            });
             requirements.push(TableRequirement::LastAssignedFieldIdMatch {
                 last_assigned_field_id: metadata.last_column_id(),
             });
@@ -372,20 +379,6 @@ fn main_branch(snapshot_id: i64) -> TableUpdate {
     }
 }
 
-/// Removes the oldest iceberg_snapshots beyond the newest `keep`; gives their manifest lists.
-fn expire(metadata: &TableMetadata, keep: usize, updates: &mut Vec<TableUpdate>) -> Vec<String> {
-    let mut snapshots: Vec<_> = metadata.snapshots().collect();
-    if snapshots.len() <= keep {
-        return Vec::new();
-    }
-    snapshots.sort_by_key(|s| std::cmp::Reverse(s.sequence_number()));
-    let gone = snapshots.split_off(keep);
-    updates.push(TableUpdate::RemoveSnapshots {
-        snapshot_ids: gone.iter().map(|s| s.snapshot_id()).collect(),
-    });
-    gone.iter().map(|s| s.manifest_list().to_owned()).collect()
-}
-
 impl Staged {
     /// Checks the requirements and applies the updates: the table's new metadata. The crate's own
     /// checks run here, of which a catalog may have fewer.
@@ -393,13 +386,21 @@ impl Staged {
     /// # Errors
     /// `LAKE_CONFLICT` where a requirement does not hold.
     pub fn apply(&self) -> Result<TableMetadata> {
-        Ok(self.apply_logged()?.0)
+        self.check()?;
+        let built = build(self.table.metadata().clone(), None, &self.updates);
+        built.map(|(metadata, _)| metadata).map_err(|e| e.with_table(&self.ident))
     }
 
     /// As [`Staged::apply`], with the metadata files that fell out of the log.
     pub(crate) fn apply_logged(&self) -> Result<(TableMetadata, Vec<String>)> {
+        self.check()?;
         let location = self.table.metadata_location().map(str::to_owned);
-        let standing = location.as_ref().map(|_| self.table.metadata());
+        build(self.table.metadata().clone(), location, &self.updates)
+            .map_err(|e| e.with_table(&self.ident))
+    }
+
+    fn check(&self) -> Result<()> {
+        let standing = self.table.metadata_location().map(|_| self.table.metadata());
         for requirement in &self.requirements {
             requirement.check(standing).map_err(|e| {
                 Error::conflict("LAKE_CONFLICT", "the table moved")
@@ -407,7 +408,6 @@ impl Staged {
                     .with_source(e)
             })?;
         }
-        build(self.table.metadata().clone(), location, &self.updates)
-            .map_err(|e| e.with_table(&self.ident))
+        Ok(())
     }
 }

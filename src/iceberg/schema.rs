@@ -79,10 +79,15 @@ struct NestedIds {
 
 impl NestedIds {
     /// For the column `id`. Types that were there first have eight ids, of which each field has one
-    /// of its own; structs that are as large as the user's type are counted through.
+    /// of its own; structs that are as large as the user's type, and lists of lists, are counted
+    /// through.
     fn new(id: i32, pg_type: &PgType) -> Self {
-        let large =
-            matches!(pg_type, PgType::Struct(_) | PgType::RangeStruct(_) | PgType::Nested(..));
+        let is_list = |ty: &PgType| matches!(ty, PgType::Vector | PgType::HalfVector);
+        let large = match pg_type {
+            PgType::Struct(_) | PgType::RangeStruct(_) | PgType::Nested(..) => true,
+            PgType::Array(element) => is_list(element),
+            _ => false,
+        };
         Self { id, counted: large.then_some(0) }
     }
 

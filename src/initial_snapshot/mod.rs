@@ -48,7 +48,9 @@ use crate::postgres::sql::connect_sql;
 use crate::postgres::tables::{CandidateTable, candidate_tables};
 use crate::progress::Lsn;
 
-use record::{Record, Recorder};
+pub(crate) use copy::Rows;
+
+use record::{Origin, Record, Recorder};
 use resume::{Kept, Now, Shapes};
 use workers::{Copying, import_snapshot};
 
@@ -100,8 +102,9 @@ impl Start<'_> {
         let mut session = Session::connect(source, "initial-snapshot").await?;
         let identity = session.identify_system().await?;
         let position = Position { timeline: identity.timeline, system_id: identity.system_id };
-        let location = Record::location(lake).await?;
-        let at = (&position, source.database.as_str());
+        let origin = Origin::of(source, lake, &position);
+        let location = Record::location(lake, &origin).await?;
+        let at = (&origin, identity.xlogpos_lsn, source.database.as_str());
         let record = resume::usable(&self.client, (lake, &location), settings, at).await?;
         let exported = slot::export_snapshot(&self.client, &mut session, settings, self.shutdown);
         let created = exported.await?;
@@ -118,7 +121,7 @@ impl Start<'_> {
             drop(frozen);
             let targets = targets(lake, &tables).await?;
             let now = Now {
-                position: &position,
+                origin: &origin,
                 consistent_point: created.consistent_point,
                 tables: &tables,
                 targets: &targets,
@@ -346,12 +349,18 @@ async fn copy_tables(
             ranges.push(one.files);
         }
     }
+    let mut copier = None;
+    if !kept.keys.is_empty() {
+        let Some(another) = copying.another(&coordinator).await? else { return Ok(None) };
+        copier = Some(another);
+    }
     let mut segments = Vec::with_capacity(ranges.len());
     for ((table, target), ranges) in copying.tables.iter().zip(copying.targets).zip(ranges) {
         let mut of_table = vec![together(ranges)];
-        if let Some(keys) = kept.keys.remove(&table.relation.oid) {
-            let to = (copying.lake, copying.stats.as_ref());
-            match reread::rows(&coordinator, (table, target), keys, to).await {
+        let keys = kept.keys.remove(&table.relation.oid);
+        if let (Some(keys), Some(copier)) = (keys, &mut copier) {
+            let (by, to) = ((&coordinator, copier), (copying.lake, copying.stats.as_ref()));
+            match reread::rows(by, (table, target), keys, to).await {
                 Ok(rows) => of_table.push(rows),
                 Err(error) if error.kind() == Kind::Transient => return Err(error),
                 Err(error) => {
@@ -364,6 +373,9 @@ async fn copy_tables(
             }
         }
         segments.push(of_table);
+    }
+    if let Some(copier) = copier {
+        copier.close().await;
     }
     crate::ops::crash_point("changed_rows_read");
     Ok(Some(segments))

@@ -13,6 +13,7 @@ use iceberg::spec::{
     serialize_data_file_to_json,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
@@ -20,6 +21,8 @@ use crate::iceberg::lake::Lake;
 use crate::iceberg::lake_error;
 use crate::iceberg::ledger::{ledger_ident, new_ledger};
 use crate::iceberg::row_delta::SegmentFiles;
+use crate::pipeline::Position;
+use crate::postgres::dsn::Source;
 use crate::progress::Lsn;
 
 use super::plan::PageRange;
@@ -35,13 +38,37 @@ const SAVE_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Record {
     version: u32,
     pub(super) pipeline_id: String,
-    pub(super) system_id: String,
-    pub(super) timeline: u32,
+    pub(super) origin: Origin,
     /// The oldest position that a range was copied at. The slot must still stand there.
     pub(super) consistent_point: Lsn,
+    /// The newest one: a server that has not come so far was set back.
+    pub(super) newest_consistent_point: Lsn,
     /// The publications as they were then.
     pub(super) publications: String,
     pub(super) tables: Vec<TableRecord>,
+}
+
+/// Where the rows come from, and which lake they are for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    /// Address and database, for a server and its clone call themselves the same; and the branch
+    /// (Nessie).
+    pub(super) places: String,
+    pub(super) system_id: String,
+    pub(super) timeline: u32,
+}
+
+impl Origin {
+    /// Of a run.
+    pub(super) fn of(source: &Source, lake: &Lake, position: &Position) -> Self {
+        let (addresses, database) = (&source.addresses, &source.database);
+        let branch = lake.nessie.as_ref().map(|nessie| nessie.reference());
+        Self {
+            places: format!("{addresses:?} {database:?} {branch:?}"),
+            system_id: position.system_id.clone(),
+            timeline: position.timeline,
+        }
+    }
 }
 
 /// What there is of one table.
@@ -178,29 +205,32 @@ impl Record {
     /// A record without ranges.
     pub(super) fn new(
         pipeline_id: &str,
-        (system_id, timeline): (&str, u32),
-        consistent_point: Lsn,
+        origin: Origin,
+        (consistent_point, newest_consistent_point): (Lsn, Lsn),
         publications: String,
         tables: Vec<TableRecord>,
     ) -> Self {
         Self {
             version: VERSION,
             pipeline_id: pipeline_id.to_owned(),
-            system_id: system_id.to_owned(),
-            timeline,
+            origin,
             consistent_point,
+            newest_consistent_point,
             publications,
             tables,
         }
     }
 
     /// Where it stands: beside the ledger's folder, whose own name some catalogs make up anew each
-    /// time they are asked.
-    pub(super) async fn location(lake: &Lake) -> Result<String> {
+    /// time they are asked. Other branches and sources have other names.
+    pub(super) async fn location(lake: &Lake, origin: &Origin) -> Result<String> {
         let ledger = ledger_ident(&lake.pipeline_id);
         let place = lake.committer.birthplace(&ledger, &new_ledger()?).await?;
         let above = place.location.rsplit_once('/').map_or("", |(above, _)| above);
-        Ok(format!("{above}/initial-snapshot-{}.json", lake.pipeline_id))
+        let digest = Sha256::digest(&origin.places);
+        let digest = digest.first_chunk::<8>().copied().unwrap_or_default();
+        let name = format!("{}-{:016x}", lake.pipeline_id, u64::from_be_bytes(digest));
+        Ok(format!("{above}/initial-snapshot-{name}.json"))
     }
 
     /// What the last start left behind, if anything; one that can't be read is nothing.

@@ -17,7 +17,8 @@ use crate::postgres::server_error::from_sql;
 use crate::window::relation::{Column, Relation};
 
 use super::changed_keys::{texts, tuples};
-use super::{copy, plan};
+use super::copy::{Copier, Counted};
+use super::plan;
 
 /// Keys that one statement asks for.
 const KEYS_PER_STATEMENT: usize = 1_000;
@@ -25,11 +26,10 @@ const KEYS_PER_STATEMENT: usize = 1_000;
 /// For the planner: a few rows of a large table, each by the index of its key.
 const BY_INDEX: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
                         SET LOCAL enable_mergejoin = off";
-const AS_EVER: &str = "RESET enable_seqscan; RESET enable_hashjoin; RESET enable_mergejoin";
 
-/// The segment that brings the rows with `keys` to what `client`'s snapshot shows of them.
+/// The segment that brings the rows with `keys` to what the snapshot of `client` and `copier` shows of them.
 pub(super) async fn rows(
-    client: &Client,
+    (client, copier): (&Client, &mut Copier),
     (table, target): (&SourceTable, &Arc<ParquetTarget>),
     keys: HashSet<Box<[u8]>>,
     (lake, stats): (&Arc<Lake>, &Stats),
@@ -39,16 +39,15 @@ pub(super) async fn rows(
     let types = key_types(client, relation).await?;
     let keys: Vec<Box<[u8]>> = keys.into_iter().collect();
     let mut data = DataWriter::new(Arc::clone(lake), Arc::clone(target))?;
-    let mut counted = copy::Counted::new(stats);
-    client.batch_execute(BY_INDEX).await.map_err(from_sql)?;
+    let mut counted = Counted::new(stats);
+    copier.run(BY_INDEX).await?;
     for some in keys.chunks(KEYS_PER_STATEMENT) {
         let condition = condition(relation, &types, some)?;
         let statement = plan::copy_where(table, vec![condition]);
-        let to = (&mut counted, &|| false);
-        copy::copy_into(client, &statement, &mut data, to).await.map_err(named)?;
+        let copied = copier.copy_into(&statement, &mut data, &mut counted, &|| false);
+        copied.await.map_err(named)?;
     }
     counted.keep();
-    client.batch_execute(AS_EVER).await.map_err(from_sql)?;
     let (rows_inserted, has_raw) = (data.rows, data.has_raw());
     let data = data.close().await?;
     let (buf, mut starts) = tuples(relation, keys.iter().map(AsRef::as_ref))?;

@@ -26,7 +26,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::row_delta::SegmentFiles;
-use crate::pipeline::{ParquetTarget, Position, SourceFacts};
+use crate::pipeline::{ParquetTarget, SourceFacts};
 use crate::postgres::catalog::{self, SourceTable};
 use crate::postgres::dsn::Source;
 use crate::postgres::server_error::from_sql;
@@ -36,7 +36,7 @@ use crate::window::relation::{PgType, Relation};
 
 use super::changed_keys::{Changed, Gap};
 use super::plan::PageRange;
-use super::record::{RangeRecord, Record, TableRecord};
+use super::record::{Origin, RangeRecord, Record, TableRecord};
 use super::workers::Copied;
 
 /// Files whose sizes are asked for at the same time.
@@ -57,7 +57,7 @@ pub(super) struct Kept {
 
 /// The source as it is seen through the snapshot that is copied now.
 pub(super) struct Now<'a> {
-    pub(super) position: &'a Position,
+    pub(super) origin: &'a Origin,
     /// L2.
     pub(super) consistent_point: Lsn,
     pub(super) tables: &'a [SourceTable],
@@ -185,16 +185,16 @@ pub(super) async fn usable(
     client: &Client,
     (lake, location): (&Lake, &str),
     settings: &Settings,
-    (position, database): (&Position, &str),
+    (origin, wal_end, database): (&Origin, Lsn, &str),
 ) -> Result<Option<Record>> {
     let Some(record) = Record::load(lake, location).await? else { return Ok(None) };
     if record.ranges() == 0 {
         return Ok(None);
     }
-    let why = if record.pipeline_id != lake.pipeline_id || record.system_id != position.system_id {
-        Some("it is of another source")
-    } else if record.timeline != position.timeline {
-        Some("the server is on another timeline")
+    let why = if record.pipeline_id != lake.pipeline_id || record.origin != *origin {
+        Some("it is of another source or timeline")
+    } else if record.newest_consistent_point > wal_end {
+        Some("the server was set back")
     } else {
         match slot::slot_info(client, &settings.slot).await? {
             None => Some("the slot is gone"),
@@ -334,10 +334,9 @@ impl Kept {
             ranges: self.records.remove(&table.relation.oid).unwrap_or_default(),
         };
         let tables = now.tables.iter().zip(&now.shapes.tables).map(table).collect();
-        let at = (now.position.system_id.as_str(), now.position.timeline);
         let since = since.unwrap_or(now.consistent_point);
-        let publications = now.shapes.publications.clone();
-        Record::new(&lake.pipeline_id, at, since, publications, tables)
+        let (at, publications) = ((since, now.consistent_point), now.shapes.publications.clone());
+        Record::new(&lake.pipeline_id, now.origin.clone(), at, publications, tables)
     }
 }
 

@@ -30,7 +30,7 @@ use crate::postgres::session::AS_STORED;
 use crate::postgres::sql::connect_sql;
 use crate::window::relation::Column;
 
-use super::copy;
+use super::copy::Copier;
 use super::cost::Cost;
 use super::plan::{self, PageRange, Piece, TableSize};
 use super::record::Recorder;
@@ -39,6 +39,14 @@ use super::record::Recorder;
 const RECONNECTS_MAX: u32 = 6;
 /// ... and the first pause before that, which doubles.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How a transaction begins that is to see an exported snapshot.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// SQLSTATEs of SET TRANSACTION SNAPSHOT: "invalid snapshot identifier", "snapshot does not exist",
+/// "source process not running".
+pub(super) const LOST_STATES: [&str; 3] = ["22023", "42704", "55000"];
+/// Tables that one LOCK names.
+const LOCK_TABLES: usize = 500;
 
 /// One copy of some tables.
 pub(super) struct Copying<'a> {
@@ -69,9 +77,9 @@ impl Copying<'_> {
     /// rewritten or altered since.
     pub(super) async fn coordinator(&self) -> Result<Option<Client>> {
         let client = import_snapshot(self.source, self.snapshot).await?;
-        match was_rewritten(&client, self.tables, Patience::Wait).await {
-            Ok(Some(false)) => {}
-            Ok(_) => return Ok(None),
+        match was_rewritten(&client, self.tables).await {
+            Ok(false) => {}
+            Ok(true) => return Ok(None),
             // Its name is another table's, or nobody's, by now.
             Err(error) if is_undefined(&error) => return Ok(None),
             Err(error) => return Err(error),
@@ -91,7 +99,7 @@ impl Copying<'_> {
         let pieces = plan::pieces(self.tables, &sizes, done, self.settings.workers);
         let expected = Expected::new(self.tables, &sizes, &pieces);
         let count = self.settings.workers.min(pieces.len());
-        let snapshots = self.exported_again(coordinator).await?;
+        let snapshots = vec![self.snapshot.to_owned(), exported_again(coordinator).await?];
         let shared = Arc::new(Shared {
             source: self.source.clone(),
             snapshots,
@@ -103,10 +111,10 @@ impl Copying<'_> {
             stats: Arc::clone(self.stats),
         });
         let _over = Over(Arc::clone(&shared));
-        let mut clients = Vec::with_capacity(count);
+        let mut copiers = Vec::with_capacity(count);
         for _ in 0..count {
-            let Some(client) = shared.connect().await? else { return Ok(None) };
-            clients.push(client);
+            let Some(copier) = shared.connect().await? else { return Ok(None) };
+            copiers.push(copier);
         }
         let cost = Cost {
             source: self.source,
@@ -120,31 +128,35 @@ impl Copying<'_> {
             // The source keeps more WAL than it may.
             over = cost.watch() => Err(over),
             // The copy itself.
-            copied = gather(&shared, clients, expected, recorder) => copied.map(Some),
+            copied = gather(&shared, copiers, expected, recorder) => copied.map(Some),
         }
     }
 
-    /// The snapshot's names: it lives as long as one of those who gave them.
-    async fn exported_again(&self, coordinator: &Client) -> Result<Vec<String>> {
-        let sql = "SELECT pg_catalog.pg_export_snapshot()";
-        let row = coordinator.query_one(sql, &[]).await.map_err(from_sql)?;
-        Ok(vec![self.snapshot.to_owned(), row.get(0)])
+    /// One more connection that sees what `coordinator` sees; `None` as for [`Copier::open`].
+    pub(super) async fn another(&self, coordinator: &Client) -> Result<Option<Copier>> {
+        Copier::open(self.source, &exported_again(coordinator).await?, self.tables).await
     }
+}
+
+/// Another name of the snapshot, which lives as long as one of those who gave it one.
+async fn exported_again(coordinator: &Client) -> Result<String> {
+    let sql = "SELECT pg_catalog.pg_export_snapshot()";
+    Ok(coordinator.query_one(sql, &[]).await.map_err(from_sql)?.get(0))
 }
 
 /// Starts the workers and hears from them until all ranges are written.
 async fn gather(
     shared: &Arc<Shared>,
-    clients: Vec<Client>,
+    copiers: Vec<Copier>,
     mut expected: Expected,
     mut recorder: Option<&mut Recorder>,
 ) -> Result<Vec<Copied>> {
     let stats = &shared.stats;
     stats.to_copy(expected.rows(), expected.bytes_left());
-    let (tell, mut hear) = mpsc::channel(clients.len().max(1));
+    let (tell, mut hear) = mpsc::channel(copiers.len().max(1));
     let mut tasks = JoinSet::new();
-    for client in clients {
-        let worker = Worker { client, shared: Arc::clone(shared), tell: tell.clone() };
+    for copier in copiers {
+        let worker = Worker { copier, shared: Arc::clone(shared), tell: tell.clone() };
         let handle = tokio::runtime::Handle::current();
         tasks.spawn_blocking(move || handle.block_on(worker.run()));
     }
@@ -202,19 +214,13 @@ impl Shared {
 
     /// A connection that sees the snapshot. `None` where a table was rewritten since, or will be
     /// before it can be locked.
-    async fn connect(&self) -> Result<Option<Client>> {
+    async fn connect(&self) -> Result<Option<Copier>> {
         let mut lost = None;
         for snapshot in &self.snapshots {
-            let client = match import_snapshot(&self.source, snapshot).await {
-                Ok(client) => client,
-                Err(error) if error.code() == "SNAPSHOT_LOST" => {
-                    lost = Some(error);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let rewritten = was_rewritten(&client, &self.tables, Patience::Never).await?;
-            return Ok((rewritten == Some(false)).then_some(client));
+            match Copier::open(&self.source, snapshot, &self.tables).await {
+                Err(error) if error.code() == "SNAPSHOT_LOST" => lost = Some(error),
+                opened => return opened,
+            }
         }
         Err(lost.unwrap_or_else(|| snapshot_lost("nobody exported it")))
     }
@@ -222,7 +228,7 @@ impl Shared {
 
 /// One connection that copies piece after piece.
 struct Worker {
-    client: Client,
+    copier: Copier,
     shared: Arc<Shared>,
     tell: mpsc::Sender<(Piece, Result<SegmentFiles>)>,
 }
@@ -237,6 +243,7 @@ impl Worker {
                 return;
             }
         }
+        self.copier.close().await;
     }
 
     /// Copies a range, by another connection where this one breaks.
@@ -249,7 +256,7 @@ impl Worker {
         loop {
             let ends = || shared.is_over();
             let to = (&shared.lake, target, shared.stats.as_ref());
-            let files = copy::copy_range(&self.client, &piece.statement, to, &ends);
+            let files = self.copier.copy_range(&piece.statement, to, &ends);
             let error = match Box::pin(files).await {
                 Ok(files) => return Ok(files),
                 Err(error) => error,
@@ -261,16 +268,16 @@ impl Worker {
                 table = target.relation.display(),
                 "a connection of the copy broke; its range is copied again: {error}"
             );
-            self.client = self.reconnect(&mut tries, error).await?;
+            self.copier = self.reconnect(&mut tries, error).await?;
         }
     }
 
-    async fn reconnect(&self, tries: &mut u32, mut error: Error) -> Result<Client> {
+    async fn reconnect(&self, tries: &mut u32, mut error: Error) -> Result<Copier> {
         while *tries < RECONNECTS_MAX && !self.shared.is_over() {
             tokio::time::sleep(RECONNECT_PAUSE * 2_u32.pow(*tries)).await;
             *tries += 1;
             match self.shared.connect().await {
-                Ok(Some(client)) => return Ok(client),
+                Ok(Some(copier)) => return Ok(copier),
                 Ok(None) => return Err(error),
                 Err(again) if is_connection(&again) => error = again,
                 Err(other) => return Err(other),
@@ -358,28 +365,24 @@ impl Expected {
 /// `SNAPSHOT_LOST` (transient) where the snapshot is gone.
 pub(super) async fn import_snapshot(source: &Source, snapshot: &str) -> Result<Client> {
     let client = connect_sql(source, "initial-snapshot").await?;
-    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    client.batch_execute(begin).await.map_err(from_sql)?;
-    let import = format!("SET TRANSACTION SNAPSHOT {}", literal(snapshot));
-    client.batch_execute(&import).await.map_err(|error| match error.code() {
-        // "invalid snapshot identifier", "snapshot does not exist", "source process not running".
-        Some(code)
-            if [
-                SqlState::INVALID_PARAMETER_VALUE,
-                SqlState::UNDEFINED_OBJECT,
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            ]
-            .contains(code) =>
-        {
-            snapshot_lost(&error.to_string()).with_source(error)
+    client.batch_execute(BEGIN).await.map_err(from_sql)?;
+    client.batch_execute(&import_statement(snapshot)).await.map_err(|error| {
+        match error.code() {
+            Some(code) if LOST_STATES.contains(&code.code()) => {
+                snapshot_lost(&error.to_string()).with_source(error)
+            }
+            _ => from_sql(error),
         }
-        _ => from_sql(error),
     })?;
     client.batch_execute(AS_STORED).await.map_err(from_sql)?;
     Ok(client)
 }
 
-fn snapshot_lost(why: &str) -> Error {
+pub(super) fn import_statement(snapshot: &str) -> String {
+    format!("SET TRANSACTION SNAPSHOT {}", literal(snapshot))
+}
+
+pub(super) fn snapshot_lost(why: &str) -> Error {
     let what = format!("the snapshot that is copied is gone with the session that held it: {why}");
     Error::transient("SNAPSHOT_LOST", what)
 }
@@ -389,48 +392,34 @@ async fn backend_pid(client: &Client) -> Result<i32> {
     Ok(client.query_one(sql, &[]).await.map_err(from_sql)?.get(0))
 }
 
-/// Whether a lock may be waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Patience {
-    Wait,
-    Never,
+/// Locks the tables against rewrites for as long as `client` lives, and says whether one happened
+/// between the snapshot and the lock.
+async fn was_rewritten(client: &Client, tables: &[SourceTable]) -> Result<bool> {
+    for lock in lock_statements(tables, "") {
+        client.batch_execute(&lock).await.map_err(from_sql)?;
+    }
+    let rewritten = client.query(&rewritten_statement(tables), &[]).await.map_err(from_sql)?;
+    Ok(!rewritten.is_empty())
 }
 
-/// Locks the tables against rewrites for as long as `client` lives; false if that would mean to
-/// wait and waiting is not allowed. A worker may not: a TRUNCATE that waits for another connection
-/// of ours would be ahead of it, so that each waits for the other, and everybody else for the
-/// TRUNCATE, and Postgres sees no deadlock. Once locked, its COPYs pass whoever waits.
-async fn lock(client: &Client, tables: &[SourceTable], patience: Patience) -> Result<bool> {
+/// LOCK of all tables, some hundred at a time.
+pub(super) fn lock_statements(tables: &[SourceTable], nowait: &str) -> Vec<String> {
     let names: Vec<String> =
         tables.iter().map(|t| qualified(&t.relation.namespace, &t.relation.name)).collect();
-    let nowait = if patience == Patience::Never { " NOWAIT" } else { "" };
-    for chunk in names.chunks(500) {
-        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE{nowait}", chunk.join(", "));
-        match client.batch_execute(&lock).await {
-            Ok(()) => {}
-            Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(false),
-            Err(e) => return Err(from_sql(e)),
-        }
-    }
-    Ok(true)
+    let lock =
+        |names: &[String]| format!("LOCK TABLE {} IN ACCESS SHARE MODE {nowait}", names.join(", "));
+    names.chunks(LOCK_TABLES).map(lock).collect()
 }
 
-/// Locks the tables against rewrites for as long as `client` lives, and says whether one happened
-/// between the snapshot and the lock; `None` where there is no lock without waiting for one.
-async fn was_rewritten(
-    client: &Client,
-    tables: &[SourceTable],
-    patience: Patience,
-) -> Result<Option<bool>> {
-    if !lock(client, tables, patience).await? {
-        return Ok(None);
-    }
-    let oids: Vec<u32> = tables.iter().map(|t| t.relation.oid).collect();
-    let compare = "SELECT count(*) FROM pg_class c WHERE c.oid = ANY($1) \
-         AND c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)";
-    let row = client.query_one(compare, &[&oids]).await.map_err(from_sql)?;
-    let rewritten: i64 = row.get(0);
-    Ok(Some(rewritten > 0))
+/// Asks for the tables that have another file than in the snapshot.
+pub(super) fn rewritten_statement(tables: &[SourceTable]) -> String {
+    let oids: Vec<String> = tables.iter().map(|t| t.relation.oid.to_string()).collect();
+    format!(
+        "SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid = ANY ('{{{}}}') \
+         AND c.relfilenode <> 0 \
+         AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid)",
+        oids.join(",")
+    )
 }
 
 fn is_undefined(error: &Error) -> bool {

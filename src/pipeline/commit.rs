@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::iceberg::committer::{LakeCommit, NewTable, TableChange, patient_table};
+use crate::iceberg::committer::{LakeCommit, NewTable, TableChange, patient_base};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{Behind, LedgerRecord, PIPELINE_KEY, PipelineState};
 use crate::iceberg::row_delta::{Rewritten, RowDelta, SegmentFiles};
@@ -25,6 +25,7 @@ use super::facts::FACTS_KEY;
 use super::intake::{Intake, TransactionEnd};
 use super::past::Past;
 use super::refresh::Adopted;
+use super::rhythm::Rhythm;
 use super::start::Position;
 use super::tables::{Evolution, TableState, Tables};
 use super::write::{Ticket, Writers, Written};
@@ -37,7 +38,7 @@ const TABLES_PARALLEL: usize = 8;
 pub(crate) struct Window {
     number: u64,
     opened: Option<Instant>,
-    is_hurried: bool,
+    rhythm: Rhythm,
     /// Ends at an idle position: due at once, unlike the windows after it.
     is_idle: bool,
     segments: Vec<Ticket>,
@@ -68,20 +69,20 @@ pub(crate) struct Committed {
 
 impl Window {
     /// The first window after P.
-    pub(crate) fn first(committed_lsn: Lsn) -> Self {
-        Self::new(1, committed_lsn, false, watch::Sender::new(0))
+    pub(crate) fn first(committed_lsn: Lsn, commit_interval: Duration) -> Self {
+        Self::new(1, committed_lsn, Rhythm::new(commit_interval), watch::Sender::new(0))
     }
 
     /// The window after this one, empty.
     pub(crate) fn next(&self) -> Self {
-        Self::new(self.number + 1, self.end_lsn, self.is_hurried, self.committed.clone())
+        Self::new(self.number + 1, self.end_lsn, self.rhythm.next(), self.committed.clone())
     }
 
-    fn new(number: u64, end_lsn: Lsn, is_hurried: bool, committed: watch::Sender<u64>) -> Self {
+    fn new(number: u64, end_lsn: Lsn, rhythm: Rhythm, committed: watch::Sender<u64>) -> Self {
         Self {
             number,
             opened: None,
-            is_hurried,
+            rhythm,
             is_idle: false,
             segments: Vec::new(),
             evolutions: Vec::new(),
@@ -99,6 +100,7 @@ impl Window {
     pub(crate) fn add(&mut self, end: &TransactionEnd) {
         self.end_lsn = self.end_lsn.max(end.end_lsn);
         self.source_transactions += 1;
+        self.rhythm.note(end);
         if end.is_wanted {
             self.is_wanted = true;
             self.commit_time_us = Some(end.commit_time_us);
@@ -115,7 +117,7 @@ impl Window {
 
     /// From now on windows are due at once.
     pub(crate) fn hurry(&mut self) {
-        self.is_hurried = true;
+        self.rhythm.hurry();
     }
 
     /// Whether there is something to commit.
@@ -133,18 +135,22 @@ impl Window {
         !self.evolutions.is_empty()
     }
 
-    /// Whether it is old enough for its lake commit.
-    pub(crate) fn is_due(&self, interval: Duration) -> bool {
-        self.is_hurried
-            || self.is_idle
-            || self.opened.is_some_and(|opened| opened.elapsed() >= interval)
+    /// Whether it is time for its lake commit.
+    pub(crate) fn is_due(&self) -> bool {
+        self.due_at().is_none_or(|due| due <= Instant::now())
     }
 
-    /// Returns when it is old enough.
-    pub(crate) async fn due(&self, interval: Duration) {
-        if let Some(opened) = self.opened.filter(|_| !self.is_hurried && !self.is_idle) {
-            tokio::time::sleep_until(opened + interval).await;
+    /// Returns when it is time.
+    pub(crate) async fn due(&self) {
+        if let Some(due) = self.due_at() {
+            tokio::time::sleep_until(due).await;
         }
+    }
+
+    /// `None`: at once.
+    fn due_at(&self) -> Option<Instant> {
+        let opened = self.opened.filter(|_| !self.is_idle)?;
+        Some(self.rhythm.due_at(opened, self.segments.len()))
     }
 
     /// Closes the intake's segment and starts writing it.
@@ -206,6 +212,7 @@ pub(crate) async fn commit_window(
         gathered.adopt(adopted).await?;
     }
     crate::ops::crash_point("files_written");
+    let files_written = Instant::now();
     let AllGathered { per_table, lacking, changes, rows_written } = gathered;
     if let Some(error) = lacking.values().next() {
         return Err(error.again());
@@ -236,8 +243,25 @@ pub(crate) async fn commit_window(
     ledger.behind.extend(stale.clone());
     let lake_commit = LakeCommit { ledger, base: Some(base), changes: changes_of_tables };
     let committed_lsn = lake.committer.commit(&lake_commit).await?;
+    say_committed(&lake_commit, window.commit_time_us, files_written);
     let (number, tables) = (window.number, oids);
     Ok(Committed { number, committed_lsn, changes, rows_written, tables, stale })
+}
+
+/// A line for each lake commit, with its own target so that it can be asked for alone; the bench
+/// reads it (`bench/`).
+fn say_committed(done: &LakeCommit, source_commit_time_us: Option<i64>, files_written: Instant) {
+    let took_us = u64::try_from(files_written.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(
+        target: "frazil::lake_commit",
+        position = %done.ledger.committed_lsn,
+        tables = done.changes.len(),
+        source_transactions = done.ledger.source_transactions,
+        took_us,
+        committed_at_us = crate::ops::now_us(),
+        source_commit_time_us,
+        "lake commit"
+    );
 }
 
 /// What becomes of a table in this lake commit.
@@ -378,7 +402,7 @@ impl Gathered {
         let Some(go_on) = self.go_on else {
             return self.into_new(lake, table, end_lsn).map(|new| Changed::By(Box::new(new)));
         };
-        let current = patient_table(lake.committer.as_ref(), ident).await?.ok_or_else(|| {
+        let current = patient_base(lake.committer.as_ref(), ident).await?.ok_or_else(|| {
             Error::fatal("LAKE_REWOUND", "the lake table is gone")
                 .with_table(relation.display())
                 .with_cure("restore it, or start a new lake (frazil drop, then frazil run)")

@@ -64,6 +64,8 @@ pub(crate) struct TransactionEnd {
     pub(crate) end_lsn: Lsn,
     /// When it was committed, in microseconds since 1970-01-01 UTC.
     pub(crate) commit_time_us: i64,
+    /// When the server sent it, by the same clock.
+    pub(crate) sent_us: i64,
     /// Whether it changed a table that is followed, or asked to be seen.
     pub(crate) is_wanted: bool,
 }
@@ -108,6 +110,8 @@ pub(crate) struct Intake {
     after_cut: Vec<u8>,
     /// The frame that is looked at.
     frame: Range<usize>,
+    /// When the server sent it.
+    sent_us: i64,
     /// Tables whose changes in the open source transaction are held.
     held_open: Vec<u32>,
     streamed: Streamed,
@@ -133,6 +137,7 @@ impl Intake {
             is_cut: false,
             after_cut: Vec::new(),
             frame: 0..0,
+            sent_us: 0,
             held_open: Vec::new(),
             streamed: Streamed::default(),
             only: None,
@@ -213,9 +218,11 @@ impl Intake {
             };
             self.frame = frame_at..self.at;
             let step = match frame {
-                Frame::XLogData { body, wal_start, .. } => self
-                    .message(body.start, body.end, frame_at)
-                    .map_err(|e| e.with_lsn(wal_start))?,
+                Frame::XLogData { body, wal_start, sent_us, .. } => {
+                    self.sent_us = sent_us;
+                    self.message(body.start, body.end, frame_at)
+                        .map_err(|e| e.with_lsn(wal_start))?
+                }
                 Frame::Keepalive { wal_end, reply, .. } => Some(Step::Keepalive { wal_end, reply }),
                 Frame::CopyDone => Some(Step::Closed),
                 _ => None,
@@ -337,7 +344,8 @@ impl Intake {
                 held.commit(self.segment.buf.get(self.frame.clone()).unwrap_or_default())?;
             }
         }
-        Ok(Step::TransactionEnd(TransactionEnd { end_lsn, commit_time_us, is_wanted }))
+        let sent_us = self.sent_us.saturating_add(POSTGRES_EPOCH_US);
+        Ok(Step::TransactionEnd(TransactionEnd { end_lsn, commit_time_us, sent_us, is_wanted }))
     }
 
     /// Applies one change, if the lake does not hold its transaction already and the table is

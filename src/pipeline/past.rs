@@ -60,7 +60,7 @@ impl Past {
         }
         let mut committed = self.committed.clone();
         committed.wait_for(|done| *done + 1 >= self.window).await.map_err(|_| gone())?;
-        if let Some(table) = lake.committer.table(&target.ident).await? {
+        if let Some(table) = lake.committer.base(&target.ident).await? {
             files.data.extend(read::live_data_files(&table).await?);
             if !outcome.fewer.is_empty() {
                 files.deletes.extend(read::live_delete_files(&table).await?);

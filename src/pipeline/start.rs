@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
@@ -35,6 +36,9 @@ use super::tables::{TableState, Tables};
 use super::write::{ParquetTarget, Writers};
 use super::{Flow, feedback_every};
 
+/// Tables that are looked at in the lake at the same time.
+const TABLES_PARALLEL: usize = 16;
+
 /// How often the server is asked where it stands while somebody waits for the end.
 const EAGER_FEEDBACK: Duration = Duration::from_millis(200);
 
@@ -57,14 +61,11 @@ pub(super) async fn connect(
     until: Option<Lsn>,
     (shutdown, stats): (&Shutdown, &Arc<Stats>),
 ) -> Result<Flow> {
-    let ledger = lake.committer.position().await?.ok_or_else(no_position)?;
+    let (ledger, client, (mut session, identity)) = reach(source, lake).await?;
     let committed_lsn = ledger.committed_lsn;
-    let client = connect_sql(source, "stream").await?;
     let slot = slot::slot_info(&client, &settings.slot).await?;
     let is_there = slot.is_some();
     let fits = check_slot(slot, settings, &source.database, committed_lsn);
-    let mut session = Session::connect(source, "stream").await?;
-    let identity = session.identify_system().await?;
     check_history(&mut session, &identity, &ledger).await?;
     // The slot is looked at after the lake: whoever has it may have moved both in between.
     if fits.is_err() {
@@ -72,12 +73,13 @@ pub(super) async fn connect(
     }
     let lost = slot_lost(fits, (&client, &mut session, is_there), settings, shutdown).await?;
     let publications = publications(&client, settings).await?;
-    let source_tables =
-        catalog::load_relations(&client, &publications, None, &settings.types).await?;
-    let mut states = lake_tables(lake).await?;
+    let (source_tables, version, mut states) = tokio::try_join!(
+        catalog::load_relations(&client, &publications, None, &settings.types),
+        catalog::server_version(&client),
+        lake_tables(lake),
+    )?;
     take_rules(&mut states, &source_tables)?;
     settings_name_columns(settings, &source_tables);
-    let version = catalog::server_version(&client).await?;
     let binary = version >= VERSION_14 && has_binary_forms(&states, &source_tables, settings);
     let options = stream_options(settings, committed_lsn, &publications, (version, binary));
     let stream = session.start_replication(&options).await?;
@@ -99,7 +101,7 @@ pub(super) async fn connect(
     let mut flow = Flow {
         stream,
         intake: Intake::new(committed_lsn, ahead(&states, committed_lsn), settings.max_value_bytes),
-        window: Window::first(committed_lsn),
+        window: Window::first(committed_lsn, settings.commit_interval),
         committing: None,
         writers: Writers::new(Arc::clone(lake), settings.window_bytes_max / 2),
         tables: Tables::new(tables, settings, binary, states),
@@ -109,7 +111,6 @@ pub(super) async fn connect(
         last_commit: Instant::now(),
         feedback: feedback_every(interval),
         heard: Instant::now(),
-        commit_interval: settings.commit_interval,
         until,
         leaving: None,
         shutdown: shutdown.clone(),
@@ -118,6 +119,24 @@ pub(super) async fn connect(
     };
     flow.doubt(&source_tables, &ledger, lost, settings).await?;
     Ok(flow)
+}
+
+/// What the ledger says, and both connections to the source.
+async fn reach(
+    source: &Source,
+    lake: &Lake,
+) -> Result<(LedgerRecord, Client, (Session, SystemIdentity))> {
+    tokio::try_join!(
+        async { lake.committer.position().await?.ok_or_else(no_position) },
+        connect_sql(source, "stream"),
+        identified(source),
+    )
+}
+
+async fn identified(source: &Source) -> Result<(Session, SystemIdentity)> {
+    let mut session = Session::connect(source, "stream").await?;
+    let identity = session.identify_system().await?;
+    Ok((session, identity))
 }
 
 impl Flow {
@@ -364,9 +383,16 @@ fn needs_hidden_key(state: &TableState, now: &SourceTable, settings: &Settings) 
 
 /// The lake's tables that this pipeline follows, with the source tables they are bound to.
 async fn lake_tables(lake: &Arc<Lake>) -> Result<HashMap<u32, TableState>> {
+    let idents = lake.committer.tables().await?;
+    let tables = idents.into_iter().map(async |ident| {
+        let table = lake.committer.base(&ident).await?;
+        Ok::<_, Error>(table.map(|table| (ident, table)))
+    });
+    let tables = tables.collect::<Vec<_>>();
+    let mut tables = futures::stream::iter(tables).buffered(TABLES_PARALLEL);
     let mut states = HashMap::new();
-    for ident in lake.committer.tables().await? {
-        let Some(table) = lake.committer.table(&ident).await? else { continue };
+    while let Some(found) = tables.try_next().await? {
+        let Some((ident, table)) = found else { continue };
         let properties = table.metadata().properties();
         // Another pipeline's table may come from another server, where oids mean other tables.
         if properties.get(PIPELINE_KEY) != Some(&lake.pipeline_id) {

@@ -34,7 +34,7 @@ use super::past::{OlderFiles, Past};
 use super::toast;
 
 /// Rows decoded into one Arrow batch.
-pub(super) const BATCH_ROWS: usize = 8192;
+pub(crate) const BATCH_ROWS: usize = 8192;
 /// Raw bytes decoded into one Arrow batch, at most (a single larger row apart).
 pub(super) const BATCH_BYTES: u32 = 8 << 20;
 
@@ -486,7 +486,7 @@ fn rows_within(rows: &[u32], bytes: u32) -> usize {
 }
 
 /// Decodes whole rows.
-pub(super) fn row_decoder(relation: &Relation, shape: &Shape) -> Result<TupleDecoder> {
+pub(crate) fn row_decoder(relation: &Relation, shape: &Shape) -> Result<TupleDecoder> {
     let column = |column| decoded_column(column, shape).map(Some);
     let columns: Result<_> = relation.columns.iter().map(column).collect();
     let decoder = TupleDecoder::new(columns?)?.with_rules(relation.rules, &relation.key);
@@ -494,7 +494,7 @@ pub(super) fn row_decoder(relation: &Relation, shape: &Shape) -> Result<TupleDec
 }
 
 /// Decodes keys only: see [`key_arrays`].
-pub(super) fn key_decoder(relation: &Relation, shape: &Shape) -> Result<TupleDecoder> {
+pub(crate) fn key_decoder(relation: &Relation, shape: &Shape) -> Result<TupleDecoder> {
     if let Some(key) = HiddenKey::new(relation) {
         return Ok(TupleDecoder::new(Vec::new())?.with_key(Some(key)));
     }
@@ -507,7 +507,7 @@ pub(super) fn key_decoder(relation: &Relation, shape: &Shape) -> Result<TupleDec
 }
 
 /// What a [`key_decoder`] gave, in the order of the relation's key field ids.
-pub(super) fn key_arrays(decoded: Decoded) -> Vec<ArrayRef> {
+pub(crate) fn key_arrays(decoded: Decoded) -> Vec<ArrayRef> {
     decoded.key.map_or(decoded.columns, |key| vec![key])
 }
 

@@ -3,6 +3,7 @@
 //! - [`dsn`], [`hosts`], [`sql`], [`session`]: where the source is, and the two kinds of connection
 //!   to it.
 //! - [`stream`], [`pgoutput`]: START_REPLICATION's bytes, and what they say.
+//! - [`copy_out`]: the rows of a COPY.
 //! - [`tunnel`]: a wire of ours under somebody else's client.
 //! - [`catalog`], [`tables`], [`slot`], [`publication`]: what the server has; [`unannounced`]: what
 //!   changes there without an event.
@@ -14,6 +15,7 @@ pub mod catalog;
 mod catalog_rows;
 pub mod check;
 mod check_tables;
+pub mod copy_out;
 pub mod ddl_capture;
 pub mod ddl_message;
 pub mod dsn;

@@ -261,12 +261,26 @@ struct Cursor<'a> {
     end: usize,
 }
 
+#[cold]
 fn bad(what: &str) -> Error {
     Error::fatal("BAD_MESSAGE", format!("pgoutput message: {what}"))
         .with_cure("the stream is not what this server version documents; please report it")
 }
 
+/// What follows the field that `rest` begins with, as [`Cursor::field`] has it.
+#[inline(always)]
+fn after_field(rest: &[u8]) -> Option<&[u8]> {
+    match rest {
+        [b'b' | b't', a, b, c, d, rest @ ..] => {
+            rest.get(usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])).ok()?..)
+        }
+        [b'n' | b'u', rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
 impl<'a> Cursor<'a> {
+    #[inline]
     fn new(buf: &'a [u8], at: usize, end: usize) -> Result<Self> {
         let rest = buf.get(at..end).ok_or_else(|| bad("bounds outside the received bytes"))?;
         Ok(Self { rest, end })
@@ -402,9 +416,17 @@ impl<'a> Cursor<'a> {
     #[inline]
     fn walk(&mut self) -> Result<Tuple> {
         let tuple = self.tuple()?;
+        let mut rest = self.rest;
         for _ in 0..tuple.columns {
-            self.field()?;
+            let Some(after) = after_field(rest) else {
+                self.rest = rest;
+                // It says what is wrong.
+                self.field()?;
+                return Err(bad("a field that is none"));
+            };
+            rest = after;
         }
+        self.rest = rest;
         Ok(tuple)
     }
 

@@ -1,4 +1,5 @@
-//! A replication connection: start-up, login, and the commands of the replication grammar.
+//! A connection of our own, for replication or COPY: start-up, login, and the commands of the
+//! replication grammar.
 //!
 //! Source of the rules: Postgres manual, "Message Flow", "SASL Authentication" and "Streaming
 //! Replication Protocol". Our own layer because the stream's bytes must arrive in the caller's
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 use tokio_postgres::config::ChannelBinding;
 
 use crate::error::{Error, Result};
+use crate::postgres::copy_out::CopyOut;
 use crate::postgres::dsn::Source;
 use crate::postgres::hosts;
 use crate::postgres::quote::{identifier, literal, slot_name};
@@ -92,7 +94,10 @@ pub struct SlotOptions {
     pub two_phase: bool,
 }
 
-/// A logged-in replication connection.
+/// A row's values as text.
+pub type TextRow = Vec<Option<String>>;
+
+/// A logged-in connection of our own: for replication, or for COPY.
 #[derive(Debug)]
 pub struct Session {
     socket: Socket,
@@ -103,11 +108,20 @@ pub struct Session {
 impl Session {
     /// Connects and logs in with `replication=database`; `application_name` is `frazil/<purpose>`.
     pub async fn connect(source: &Source, purpose: &str) -> Result<Self> {
+        Self::open(source, purpose, Some("database")).await
+    }
+
+    /// The same without `replication`: for COPY, which takes none of the server's walsenders so.
+    pub async fn connect_for_copy(source: &Source, purpose: &str) -> Result<Self> {
+        Self::open(source, purpose, None).await
+    }
+
+    async fn open(source: &Source, purpose: &str, replication: Option<&str>) -> Result<Self> {
         let source = hosts::choose(source).await?;
         let connecting = async {
             let socket = Socket::open(&source).await?;
             let mut session = Self { socket, server_version: 0, backend_pid: 0 };
-            session.start(&source, purpose).await?;
+            session.start(&source, purpose, replication).await?;
             Ok(session)
         };
         timeout(source.login_timeout(), connecting).await.map_err(|_| {
@@ -185,8 +199,26 @@ impl Session {
         }
     }
 
+    /// `COPY ... TO STDOUT`, whose rows are read to the end before anything else.
+    pub async fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>> {
+        self.send(|buf| frontend::query(sql, buf)).await?;
+        loop {
+            match self.receive().await? {
+                (b'H', _) => return Ok(CopyOut::new(&mut self.socket)),
+                (b'E', body) => return Err(ServerError::parse(&body).into()),
+                (b'N' | b'S', _) => {}
+                (tag, _) => return Err(protocol(&format!("type byte 0x{tag:02x} for H"))),
+            }
+        }
+    }
+
     /// Runs one statement by the simple protocol; rows as text.
-    pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+    pub async fn query(&mut self, sql: &str) -> Result<Vec<TextRow>> {
+        Ok(self.try_query(sql).await??)
+    }
+
+    /// As [`Session::query`], with what the server says against it for the caller to judge.
+    pub async fn try_query(&mut self, sql: &str) -> Result<Result<Vec<TextRow>, ServerError>> {
         self.send(|buf| frontend::query(sql, buf)).await?;
         let (mut rows, mut failure) = (Vec::new(), None);
         loop {
@@ -198,7 +230,7 @@ impl Session {
                 _ => {}
             }
         }
-        failure.map_or(Ok(rows), |error| Err(error.into()))
+        Ok(failure.map_or(Ok(rows), Err))
     }
 
     /// Ends the session.
@@ -210,14 +242,19 @@ impl Session {
         let _ = self.socket.shutdown().await;
     }
 
-    async fn start(&mut self, source: &Source, purpose: &str) -> Result<()> {
+    async fn start(
+        &mut self,
+        source: &Source,
+        purpose: &str,
+        replication: Option<&str>,
+    ) -> Result<()> {
         let name = format!("frazil/{purpose}");
         let mut parameters = vec![
             ("user", source.user.as_str()),
             ("database", &source.database),
-            ("replication", "database"),
             ("application_name", &name),
         ];
+        parameters.extend(replication.map(|mode| ("replication", mode)));
         parameters.extend(source.options.as_deref().map(|options| ("options", options)));
         parameters.extend(PINNED);
         self.send(|buf| frontend::startup_message(parameters, buf)).await?;

@@ -106,7 +106,11 @@ pub fn missing(buf: &[u8], pos: usize) -> Option<usize> {
 
 /// Type byte and body of the whole message at `pos`.
 #[inline]
-fn next_message(buf: &[u8], pos: usize, max: usize) -> Result<Option<(u8, Range<usize>)>> {
+pub(super) fn next_message(
+    buf: &[u8],
+    pos: usize,
+    max: usize,
+) -> Result<Option<(u8, Range<usize>)>> {
     let Some([tag, length @ ..]) = buf.get(pos..).and_then(|rest| rest.first_chunk::<5>()) else {
         return Ok(None);
     };

@@ -2,7 +2,7 @@
 //!
 //! Source of the rules: Postgres manual, "JSON Functions" (`to_json`): booleans and numbers are
 //! themselves, `json` stands as it is, arrays and composite values are taken apart, a type with a
-//! cast to json (hstore) is cast, times have a T, all else is a string. Numbers that JSON lacks (NaN,
+//! cast to json (hstore) is cast, times have a T, all else is a string. Numbers JSON lacks (NaN,
 //! Infinity) are strings.
 
 use crate::verify::parts::{Event, braces, hstore_pairs, record_fields};

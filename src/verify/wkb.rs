@@ -1,5 +1,5 @@
-//! PostGIS: the text of a geometry is its EWKB in hexadecimal; the lake has ISO WKB where the column
-//! fixes the SRID.
+//! PostGIS: the text of a geometry is its EWKB in hexadecimal; the lake has ISO WKB where the
+//! column fixes the SRID.
 //!
 //! EWKB (PostGIS manual, `ST_AsEWKB`) flags Z, M and an SRID in the type's high bits; ISO WKB (OGC
 //! Simple Features, part 1) adds 1000 for Z, 2000 for M, and has no SRID.

@@ -16,12 +16,17 @@ use super::store::{Store, end, invalid_utf8, offsets};
 use super::{datetime, interval, numeric, text};
 use crate::error::Result;
 
+/// The most that is reserved for values on the word of those before them.
+const RESERVE_BYTES: usize = 1 << 20;
+
 /// Values of any length, one behind the other. Text is checked to be UTF-8 once, at the end.
 pub(crate) struct Bytes<K: Kinded> {
     kind: K,
     values: Vec<u8>,
     ends: Vec<<K::Arrow as ByteArrayType>::Offset>,
     nulls: NullBufferBuilder,
+    /// How many bytes the slots had that were taken last, and how many slots those were.
+    last: (usize, usize),
 }
 
 /// A type that is stored as text or bytes.
@@ -43,7 +48,8 @@ pub(crate) trait Kinded {
 impl<K: Kinded> Bytes<K> {
     /// Empty, for values of `kind`.
     pub(crate) fn new(kind: K) -> Self {
-        Self { kind, values: Vec::new(), ends: Vec::new(), nulls: NullBufferBuilder::new(0) }
+        let (values, ends, nulls) = (Vec::new(), Vec::new(), NullBufferBuilder::new(0));
+        Self { kind, values, ends, nulls, last: (0, 0) }
     }
 
     #[inline(always)]
@@ -72,6 +78,13 @@ impl<K: Kinded> Store for Bytes<K> {
         self.nulls.append(false);
     }
 
+    fn reserve(&mut self, rows: usize) {
+        let (bytes, slots) = self.last;
+        // One more: Arrow's offsets begin with a zero.
+        self.ends.reserve(rows + 1);
+        self.values.reserve((bytes / slots.max(1) + 1).saturating_mul(rows).min(RESERVE_BYTES));
+    }
+
     fn truncate(&mut self, len: usize) {
         self.ends.truncate(len);
         self.values.truncate(self.ends.last().map_or(0, |end| end.as_usize()));
@@ -79,6 +92,7 @@ impl<K: Kinded> Store for Bytes<K> {
     }
 
     fn finish(&mut self, _: &DataType) -> Result<ArrayRef> {
+        self.last = (self.values.len(), self.ends.len());
         let values = Buffer::from(mem::take(&mut self.values));
         let ends = offsets(mem::take(&mut self.ends));
         let array = GenericByteArray::<K::Arrow>::try_new(ends, values, self.nulls.finish());

@@ -119,6 +119,9 @@ impl TupleDecoder {
     /// Decodes the tuples at `cursors` into `buf`, each at its tuple's first field and left behind
     /// its last. Unchanged TOAST becomes NULL. After an error the decoder is of no more use.
     pub fn decode<F: Framing>(&mut self, buf: &[u8], cursors: &mut [u32]) -> Result<()> {
+        for column in self.columns.iter_mut().flatten() {
+            column.store.reserve(cursors.len());
+        }
         for block in cursors.chunks_mut(BLOCK_ROWS) {
             let first_row = u32::try_from(self.rows).map_err(|_| too_many_rows())?;
             self.rows += block.len();

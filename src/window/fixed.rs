@@ -52,6 +52,10 @@ impl<S: Scalar> Store for Numbers<S> {
         self.push(None);
     }
 
+    fn reserve(&mut self, rows: usize) {
+        self.values.reserve(rows);
+    }
+
     fn truncate(&mut self, len: usize) {
         self.values.truncate(len);
         self.nulls.truncate(len);
@@ -150,6 +154,10 @@ impl Store for Uuids {
     #[inline(always)]
     fn null(&mut self) {
         self.push(None);
+    }
+
+    fn reserve(&mut self, rows: usize) {
+        self.values.reserve(rows.saturating_mul(16));
     }
 
     fn truncate(&mut self, len: usize) {

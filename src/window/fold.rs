@@ -228,10 +228,10 @@ impl Fold {
 
     /// The row with `key` now looks like `version`.
     fn upsert(&mut self, buf: &[u8], key: KeyAt, tuple: u32, version: u32, fresh: bool) {
-        let superseded = match find(&mut self.slots, &self.gathered, &self.seed, buf, key) {
+        let (hash, entry) = find(&mut self.slots, &self.gathered, &self.seed, buf, key);
+        let superseded = match entry {
             Entry::Occupied(mut slot) => std::mem::replace(&mut slot.get_mut().last, version),
             Entry::Vacant(slot) => {
-                let hash = hash_of(&self.seed, key.bytes(buf, &self.gathered));
                 slot.insert(Slot { hash, key, tuple, last: version, first_is_insert: fresh });
                 NONE
             }
@@ -241,10 +241,10 @@ impl Fold {
 
     /// The row with `key` is gone.
     fn remove(&mut self, buf: &[u8], key: KeyAt, tuple: u32) {
-        let superseded = match find(&mut self.slots, &self.gathered, &self.seed, buf, key) {
+        let (hash, entry) = find(&mut self.slots, &self.gathered, &self.seed, buf, key);
+        let superseded = match entry {
             Entry::Occupied(mut slot) => std::mem::replace(&mut slot.get_mut().last, NONE),
             Entry::Vacant(slot) => {
-                let hash = hash_of(&self.seed, key.bytes(buf, &self.gathered));
                 slot.insert(Slot { hash, key, tuple, last: NONE, first_is_insert: false });
                 NONE
             }
@@ -259,7 +259,7 @@ impl Fold {
     }
 
     fn last_of(&mut self, buf: &[u8], key: KeyAt) -> u32 {
-        match find(&mut self.slots, &self.gathered, &self.seed, buf, key) {
+        match find(&mut self.slots, &self.gathered, &self.seed, buf, key).1 {
             Entry::Occupied(slot) => slot.get().last,
             Entry::Vacant(_) => NONE,
         }
@@ -360,17 +360,19 @@ fn hash_of(seed: &foldhash::fast::FixedState, key: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// The slot of `key`, or the place for it, with its hash.
+#[inline]
 fn find<'a>(
     slots: &'a mut HashTable<Slot>,
     gathered: &[u8],
     seed: &foldhash::fast::FixedState,
     buf: &[u8],
     key: KeyAt,
-) -> Entry<'a, Slot> {
+) -> (u64, Entry<'a, Slot>) {
     let bytes = key.bytes(buf, gathered);
     let hash = hash_of(seed, bytes);
     let same = |slot: &Slot| slot.hash == hash && slot.key.bytes(buf, gathered) == bytes;
-    slots.entry(hash, same, |slot| slot.hash)
+    (hash, slots.entry(hash, same, |slot| slot.hash))
 }
 
 fn null_key(relation: &Relation, column: usize) -> Error {

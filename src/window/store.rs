@@ -31,6 +31,9 @@ pub(crate) trait Store {
     /// Adds a NULL.
     fn null(&mut self);
 
+    /// Makes room for so many slots more, where that is known to save copies.
+    fn reserve(&mut self, _rows: usize) {}
+
     /// Takes back the slots from `len` on.
     fn truncate(&mut self, len: usize);
 
@@ -183,6 +186,10 @@ impl Store for AnyStore {
 
     fn null(&mut self) {
         dispatch!(self, store => store.null());
+    }
+
+    fn reserve(&mut self, rows: usize) {
+        dispatch!(self, store => store.reserve(rows));
     }
 
     fn truncate(&mut self, len: usize) {

@@ -39,16 +39,23 @@ impl Framing for WalTuple {
 
     #[inline(always)]
     fn next<'a>(buf: &'a [u8], cursor: &mut u32) -> Result<Field<'a>> {
-        let after_kind = cursor.checked_add(1).ok_or_else(too_far)?;
-        let (field, end) = match buf.get(size(*cursor)) {
-            Some(b'b') => value(buf, after_kind).map(|(v, end)| (Field::Binary(v), end))?,
-            Some(b'n') => (Field::Null, after_kind),
-            Some(b't') => value(buf, after_kind).map(|(v, end)| (Field::Text(v), end))?,
-            Some(b'u') => (Field::Unchanged, after_kind),
-            Some(kind) => return Err(bad_message(format!("field kind {kind:#04x} is not known"))),
-            None => return Err(short(size(*cursor))),
+        let (field, bytes) = match buf.get(size(*cursor)..) {
+            Some([b'b', rest @ ..]) => match sized(rest) {
+                Some(v) => (Field::Binary(v), 5 + v.len()),
+                None => return Err(short(rest, *cursor)),
+            },
+            Some([b'n', ..]) => (Field::Null, 1),
+            Some([b't', rest @ ..]) => match sized(rest) {
+                Some(v) => (Field::Text(v), 5 + v.len()),
+                None => return Err(short(rest, *cursor)),
+            },
+            Some([b'u', ..]) => (Field::Unchanged, 1),
+            Some([kind, ..]) => {
+                return Err(bad_message(format!("field kind {kind:#04x} is not known")));
+            }
+            _ => return Err(short(&[], *cursor)),
         };
-        *cursor = end;
+        *cursor = moved(*cursor, bytes)?;
         Ok(field)
     }
 }
@@ -62,13 +69,14 @@ impl Framing for CopyTuple {
 
     #[inline(always)]
     fn next<'a>(buf: &'a [u8], cursor: &mut u32) -> Result<Field<'a>> {
-        if be32(buf, size(*cursor))? == u32::MAX {
-            *cursor = cursor.checked_add(4).ok_or_else(too_far)?;
-            return Ok(Field::Null);
-        }
-        let (value, end) = value(buf, *cursor)?;
-        *cursor = end;
-        Ok(Field::Binary(value))
+        let rest = buf.get(size(*cursor)..).unwrap_or_default();
+        let (field, bytes) = match sized(rest) {
+            Some(v) => (Field::Binary(v), 4 + v.len()),
+            None if rest.starts_with(&[0xff; 4]) => (Field::Null, 4),
+            None => return Err(short(rest, *cursor)),
+        };
+        *cursor = moved(*cursor, bytes)?;
+        Ok(field)
     }
 }
 
@@ -110,25 +118,36 @@ pub(crate) fn size(n: u32) -> usize {
 
 #[inline(always)]
 fn chunk<const N: usize>(buf: &[u8], at: usize) -> Result<[u8; N]> {
-    buf.get(at..).and_then(|rest| rest.first_chunk()).copied().ok_or_else(|| short(at))
+    buf.get(at..).and_then(|rest| rest.first_chunk()).copied().ok_or_else(|| cut(at))
 }
 
-/// A length at `at`, and the value behind it with the position of its end.
+/// The value behind a length; `None` where there is less, as there always is behind a negative one.
 #[inline(always)]
-fn value(buf: &[u8], at: u32) -> Result<(&[u8], u32)> {
-    let length = be32(buf, size(at))?;
-    if length > i32::MAX.unsigned_abs() {
-        return Err(bad_message(format!("a value of negative length at byte {at}")));
+fn sized(rest: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = rest.split_first_chunk()?;
+    rest.get(..size(u32::from_be_bytes(*length)))
+}
+
+/// `cursor` and so many bytes more.
+#[inline(always)]
+fn moved(cursor: u32, bytes: usize) -> Result<u32> {
+    u32::try_from(size(cursor) + bytes).map_err(|_| too_far())
+}
+
+/// Why there is no value where `rest` begins with its length, in the field at `at`.
+#[cold]
+fn short(rest: &[u8], at: u32) -> Error {
+    match rest.first() {
+        Some(0x80..) => {
+            bad_message(format!("a value of negative length in the field at byte {at}"))
+        }
+        _ => bad_message(format!("the message ends inside the field at byte {at}")),
     }
-    let start = at.checked_add(4).ok_or_else(too_far)?;
-    let end = start.checked_add(length).ok_or_else(too_far)?;
-    let value = buf.get(size(start)..size(end)).ok_or_else(|| short(size(at)))?;
-    Ok((value, end))
 }
 
 #[cold]
-fn short(at: usize) -> Error {
-    bad_message(format!("the message ends inside the field at byte {at}"))
+fn cut(at: usize) -> Error {
+    bad_message(format!("the message ends inside the number at byte {at}"))
 }
 
 #[cold]

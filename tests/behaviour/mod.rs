@@ -1,5 +1,6 @@
 //! What frazil does, seen from outside: the binary, a real Postgres, an independent reader.
 
+mod allocations;
 mod archive;
 mod bad_input;
 mod bank_transfer;
@@ -23,6 +24,7 @@ mod positions;
 mod random_workload;
 mod refresh;
 mod restart_and_stop;
+mod rhythm;
 pub(crate) mod scene;
 mod server_errors_in_the_stream;
 mod snapshot_with_writers;

@@ -44,7 +44,8 @@ async fn a_worker_that_is_ended_comes_back_with_the_same_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let mut frazil = copying(&postgres, folder.path()).spawn();
     copies(&postgres, &mut frazil).await;
-    // First the session that exported it, then each worker: who comes later imports it from another.
+    // First the session that exported it, then each worker: who comes later imports it from
+    // another.
     assert_eq!(end_sessions(&postgres, "backend_type = 'walsender'").await, 1);
     for _ in 0..3 {
         postgres

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::resumed_copy::record_of;
 use super::run;
 use crate::support::frazil::Finished;
 use crate::support::lake::Lake;
@@ -161,7 +162,7 @@ async fn a_record_that_is_cut_short_or_names_lost_files_is_no_harm() {
     let points = format!("{RANGES};files_written=return");
     let again = run(&postgres, folder.path(), "frazil").failpoints(&points).spawn().wait(SOON);
     again.said("files of a range are gone");
-    let record = folder.path().join("frazil/initial-snapshot-frazil.json");
+    let record = record_of(folder.path()).unwrap();
     let text = std::fs::read(&record).unwrap();
     std::fs::write(&record, &text[..text.len() / 2]).unwrap();
     to_the_end(&postgres, folder.path()).said("can't be read");

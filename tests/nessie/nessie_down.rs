@@ -57,16 +57,17 @@ async fn nessie_is_killed_and_frozen_and_all_is_there_afterwards() {
     goes_on(&scene, "frozen").await;
     assert_eq!(heard(&scene.postgres).await.0, pid, "connected anew:\n{}", running.stderr());
 
-    // Killed while it has a request, right after it made one whose answer was lost, and when a lake
-    // commit has just begun.
+    // Killed while it has a request, right after it made one whose answer was lost, and while it is
+    // asked how the lake stands after one that did not arrive.
     let on_commit = || Rule::on("POST", "transactions/commit").next(1);
-    for (sent, rule) in [
-        ("transactions/commit", on_commit().delay(Duration::from_secs(1))),
-        ("transactions/commit", on_commit().drop_answer()),
-        ("tables/bank_1", Rule::on("GET", "tables/").delay(Duration::from_secs(1))),
+    let slow_read = Rule::on("GET", "tables/").delay(Duration::from_secs(1));
+    for (sent, rules) in [
+        ("transactions/commit", vec![on_commit().delay(Duration::from_secs(1))]),
+        ("transactions/commit", vec![on_commit().drop_answer()]),
+        ("tables/ledger_", vec![on_commit().reset(), slow_read]),
     ] {
         proxy.clear();
-        proxy.set_rules([rule]);
+        proxy.set_rules(rules);
         scene.until("it is sent", async || !proxy.requests("*", sent).is_empty()).await;
         nessie.kill9();
         proxy.set_rules([]);

@@ -2,6 +2,7 @@
 //! proxy that breaks them, an independent reader of the lake, and a random workload.
 
 pub mod columns;
+pub mod events;
 pub mod fault_proxy;
 pub mod frazil;
 pub mod lake;

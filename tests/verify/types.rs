@@ -48,8 +48,8 @@ const CHOSEN: &str = "
     CREATE TABLE t(id int PRIMARY KEY, n numeric, flag bit(1), code char(4), wait interval, p pair,
         r numrange, days daterange, deep int[], boxes box[]);
     INSERT INTO t VALUES
-        (1, 1.50, B'1', 'ab', '1 year -2 mons +3 days -04:05:06.5', '(1.50,\"x \"\"y\\\\\")', '[1.50,)', 'empty',
-         '{{1,2},{3,NULL}}', '{(2,2),(1,1);NULL}'),
+        (1, 1.50, B'1', 'ab', '1 year -2 mons +3 days -04:05:06.5',
+         '(1.50,\"x \"\"y\\\\\")', '[1.50,)', 'empty', '{{1,2},{3,NULL}}', '{(2,2),(1,1);NULL}'),
         (2, 'NaN', B'0', '', '00:00', '(,)', '(,2.0]', '[2024-01-01,infinity)', '{1}', '{}'),
         (3, -0.5, NULL, NULL, '-100:00:01', NULL, NULL, '[2024-01-01,2024-02-01)', '{}', NULL)";
 

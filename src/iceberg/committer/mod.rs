@@ -1,12 +1,13 @@
 //! The one port of the lake: a lake commit over all tables at once.
 
+mod bases;
 mod catalog_db;
 pub mod rest;
 pub mod sql;
 mod staging;
 
 pub use catalog_db::{CATALOG_NAME, Connect};
-pub(crate) use staging::{is_half_born, patient_table};
+pub(crate) use staging::{is_half_born, patient_base};
 
 use std::collections::HashMap;
 
@@ -17,6 +18,7 @@ use iceberg::table::Table;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::iceberg::history::NEWEST_KEY;
 use crate::iceberg::ledger::LedgerRecord;
 use crate::iceberg::row_delta::RowDelta;
 use crate::iceberg::schema::table_schema;
@@ -84,10 +86,12 @@ impl NewTable {
 }
 
 /// Properties of every lake table (Iceberg docs, Configuration): metadata files that fall out of
-/// the log are deleted, manifests are merged, Java writers write what frazil can read by key.
-const TABLE_PROPERTIES: [(&str, &str); 6] = [
+/// the log are deleted, the newest iceberg_snapshots are kept, manifests are merged, Java writers
+/// write what frazil can read by key.
+const TABLE_PROPERTIES: [(&str, &str); 7] = [
     ("write.metadata.delete-after-commit.enabled", "true"),
-    ("write.metadata.previous-versions-max", "100"),
+    ("write.metadata.previous-versions-max", "50"),
+    (NEWEST_KEY, "64"),
     ("write.format.default", "parquet"),
     ("write.parquet.compression-codec", "zstd"),
     ("commit.manifest.min-count-to-merge", "100"),
@@ -178,6 +182,14 @@ pub trait Committer: Send + Sync {
     /// # Errors
     /// `LAKE_IO`, `CATALOG_BUSY` (transient).
     async fn table(&self, ident: &TableIdent) -> Result<Option<Table>>;
+
+    /// A table as the next lake commit builds on it: as this process last saw or left it, if it
+    /// did, for the catalog refuses the lake commit where it stands otherwise; else as
+    /// [`Committer::table`].
+    ///
+    /// # Errors
+    /// As [`Committer::table`].
+    async fn base(&self, ident: &TableIdent) -> Result<Option<Table>>;
 
     /// As [`Committer::table`], with all iceberg_snapshots that the catalog remembers;
     /// [`Committer::table`] may have the current one only.

@@ -14,10 +14,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::iceberg::committer::bases::Bases;
 use crate::iceberg::committer::{Committer, LakeCommit, TableChange};
+use crate::iceberg::history::Keep;
 use crate::iceberg::ledger::{
-    LAKE_COMMIT_KEY, LEDGER_SNAPSHOTS_MAX, LedgerRecord, LeftTables, PIPELINE_KEY,
-    check_format_version, is_or_repairs, ledger_ident, new_ledger,
+    LAKE_COMMIT_KEY, LedgerRecord, LeftTables, PIPELINE_KEY, check_format_version, is_or_repairs,
+    ledger_ident, new_ledger,
 };
 use crate::iceberg::row_delta::{RowDelta, Staged};
 use crate::iceberg::storage::LakeStorage;
@@ -25,7 +27,7 @@ use crate::iceberg::{FORMAT_VERSION_KEY, LAKE_FORMAT_VERSION, POSITION_KEY, lake
 use crate::progress::Lsn;
 
 /// Tables that are loaded, staged or written at the same time.
-pub(super) const STAGE_PARALLEL: usize = 8;
+pub(super) const STAGE_PARALLEL: usize = 16;
 
 /// How often a lake commit is staged again because tables moved, before the lake counts as too
 /// busy.
@@ -96,18 +98,19 @@ impl Tries {
     }
 }
 
-/// A table, with the patience that a lake commit has for a catalog that does not answer: what goes
-/// before the commit itself must not cost the connection to the source either (case 152).
+/// The base of a table, with the patience that a lake commit has for a catalog that does not
+/// answer: what goes before the commit itself must not cost the connection to the source either
+/// (case 152).
 ///
 /// # Errors
-/// As [`Committer::table`].
-pub(crate) async fn patient_table(
+/// As [`Committer::base`].
+pub(crate) async fn patient_base(
     committer: &dyn Committer,
     ident: &TableIdent,
 ) -> Result<Option<Table>> {
     let mut tries = Tries::begin();
     loop {
-        match committer.table(ident).await {
+        match committer.base(ident).await {
             Err(error) if matches!(error.code(), "CATALOG_DOWN" | "CATALOG_AUTH") => {
                 tries.is_made(Outcome::Unknown(error, None)).await?;
             }
@@ -132,7 +135,9 @@ fn random() -> u64 {
 pub(super) struct Staging {
     pub(super) storage: LakeStorage,
     pub(super) ledger: TableIdent,
-    pub(super) ledger_snapshots_max: usize,
+    /// Older iceberg_snapshots are not ours to remove.
+    pub(super) keeps_all: bool,
+    pub(super) bases: Bases,
     /// Tables may be ahead of the ledger: the catalog commits them one by one.
     torn: AtomicBool,
     /// The lake commit that this process saw last: the fence where P alone does not move.
@@ -148,7 +153,8 @@ impl Staging {
         Self {
             storage,
             ledger: ledger_ident(pipeline_id),
-            ledger_snapshots_max: LEDGER_SNAPSHOTS_MAX,
+            keeps_all: false,
+            bases: Bases::default(),
             torn: AtomicBool::new(false),
             seen: Mutex::default(),
             unsettled: Mutex::default(),
@@ -181,7 +187,10 @@ impl Staging {
     pub(super) fn position(&self, ledger: Option<&Table>) -> Result<Option<LedgerRecord>> {
         let Some(record) = record_of(ledger)? else { return Ok(None) };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        *seen = Some(record.lake_commit);
+        let last = seen.replace(record.lake_commit);
+        if last.is_some_and(|last| last != record.lake_commit) {
+            self.bases.forget_all();
+        }
         Ok(Some(record))
     }
 
@@ -285,7 +294,7 @@ impl Staging {
         record: &LedgerRecord,
     ) -> Result<Changed> {
         let ident = change.ident.clone();
-        let found = catalog.table(&ident).await?;
+        let found = catalog.base(&ident).await?;
         if let Some(table) = found.as_ref().filter(|t| has_lake_commit(t, record)) {
             return Ok(Changed { ident, uuid: table.metadata().uuid(), staged: None });
         }
@@ -321,7 +330,8 @@ impl Staging {
             delta.properties.extend([lake_commit.clone()]);
         }
         delta.summary.extend([lake_commit]);
-        let staged = delta.stage(&table).await.map_err(|e| e.with_table(&ident))?;
+        let staged = delta.stage_keeping(&table, self.keep(&table)).await;
+        let staged = staged.map_err(|e| e.with_table(&ident))?;
         Ok(Changed { ident, uuid: table.metadata().uuid(), staged: Some(staged) })
     }
 
@@ -359,7 +369,11 @@ impl Staging {
                 self.build_table(self.ledger.clone(), None, metadata)?
             }
         };
-        delta.stage_keeping(&table, self.ledger_snapshots_max - 1).await
+        delta.stage_keeping(&table, self.keep(&table)).await
+    }
+
+    fn keep(&self, table: &Table) -> Keep {
+        if self.keeps_all { Keep::All } else { Keep::of(table.metadata()) }
     }
 
     /// Deletes the manifests of a try that nothing will ever refer to.

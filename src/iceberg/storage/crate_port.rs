@@ -44,6 +44,13 @@ fn external(
 }
 
 impl LakeStorage {
+    /// The file system has its own memory.
+    fn remember(&self, location: &str, bytes: &Bytes) {
+        if !self.is_local(location) {
+            self.0.recent.keep(location, bytes);
+        }
+    }
+
     fn at(&self, location: &str) -> iceberg::Result<Object> {
         self.object(location).map_err(|e| external("a location of the lake", e))
     }
@@ -68,6 +75,9 @@ impl Storage for LakeStorage {
     }
 
     async fn read(&self, path: &str) -> iceberg::Result<Bytes> {
+        if let Some(bytes) = self.0.recent.get(path) {
+            return Ok(bytes);
+        }
         let object = self.at(path)?;
         let got = object.store.get(&object.path).await.map_err(|e| external(path, e))?;
         got.bytes().await.map_err(|e| external(path, e))
@@ -79,15 +89,20 @@ impl Storage for LakeStorage {
 
     async fn write(&self, path: &str, bs: Bytes) -> iceberg::Result<()> {
         let object = self.at(path)?;
-        let put = object.store.put(&object.path, PutPayload::from_bytes(bs)).await;
-        put.map(|_| ()).map_err(|e| external(path, e))
+        let put = object.store.put(&object.path, PutPayload::from_bytes(bs.clone())).await;
+        put.map_err(|e| external(path, e))?;
+        self.remember(path, &bs);
+        Ok(())
     }
 
     async fn writer(&self, path: &str) -> iceberg::Result<Box<dyn FileWrite>> {
-        Ok(Box::new(Writer(Upload::new(self.at(path)?))))
+        let upload = Upload::new(self.at(path)?);
+        let (storage, location) = (self.clone(), path.to_owned());
+        Ok(Box::new(Writer { upload, storage, location, first: None }))
     }
 
     async fn delete(&self, path: &str) -> iceberg::Result<()> {
+        self.0.recent.forget(path);
         let object = self.at(path)?;
         match object.store.delete(&object.path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -130,15 +145,29 @@ impl FileRead for Reader {
     }
 }
 
-struct Writer(Upload);
+struct Writer {
+    upload: Upload,
+    storage: LakeStorage,
+    location: String,
+    /// All that was written, as long as that is one piece.
+    first: Option<Bytes>,
+}
 
 #[async_trait]
 impl FileWrite for Writer {
     async fn write(&mut self, bs: Bytes) -> iceberg::Result<()> {
-        self.0.put(bs).await.map_err(|e| external("write", e))
+        self.first = match self.upload.is_empty() {
+            true => Some(bs.clone()),
+            false => None,
+        };
+        self.upload.put(bs).await.map_err(|e| external("write", e))
     }
 
     async fn close(&mut self) -> iceberg::Result<()> {
-        self.0.finish().await.map_err(|e| external("close", e))
+        self.upload.finish().await.map_err(|e| external("close", e))?;
+        if let Some(all) = &self.first {
+            self.storage.remember(&self.location, all);
+        }
+        Ok(())
     }
 }

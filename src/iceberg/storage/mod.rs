@@ -11,6 +11,7 @@
 mod cloud;
 mod crate_port;
 mod local;
+mod recent;
 mod settings;
 mod upload;
 
@@ -18,6 +19,7 @@ use std::collections::HashMap;
 use std::path::Path as FsPath;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::StreamExt;
 use iceberg::TableIdent;
 use iceberg::io::{FileIO, FileIOBuilder};
 use object_store::path::Path;
@@ -32,6 +34,10 @@ pub(crate) use upload::Upload;
 
 use crate_port::LakeStorageFactory;
 use local::SyncedDirectories;
+use recent::Recent;
+
+/// How many files are deleted at the same time.
+const DELETE_PARALLEL: usize = 8;
 
 /// The lake's storage, also as the `iceberg` crate's `Storage`. Cheap to clone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,6 +51,7 @@ struct Inner {
     /// Opened stores: by bucket (`s3://lake`), or by table where the catalog vends keys for it.
     stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
     synced: SyncedDirectories,
+    recent: Recent,
 }
 
 /// What is kept of a [`LakeStorage`] when it is serialized: its root location.
@@ -107,7 +114,7 @@ impl LakeStorage {
 
     fn new(root: String, settings: StorageSettings) -> Self {
         let (stores, synced) = (Mutex::default(), SyncedDirectories::default());
-        Self(Arc::new(Inner { root, settings, stores, synced }))
+        Self(Arc::new(Inner { root, settings, stores, synced, recent: Recent::default() }))
     }
 
     /// The root location, without a slash at the end; empty for [`LakeStorage::of_catalog`].
@@ -190,6 +197,11 @@ impl LakeStorage {
     /// As [`LakeStorage::object`].
     pub(crate) fn upload(&self, location: &str) -> Result<Upload> {
         Ok(Upload::new(self.object(location)?))
+    }
+
+    /// Whether `location` is a file's.
+    pub(crate) fn is_local(&self, location: &str) -> bool {
+        local::path(location).is_some()
     }
 
     /// Size of the object at `location`, in bytes.
@@ -276,14 +288,17 @@ impl LakeStorage {
     /// Deletes files that nothing refers to any more. Best effort: what stays is an orphan, and
     /// orphans are maintenance's.
     pub async fn delete_unreferenced(&self, locations: &[String]) {
-        for location in locations {
-            if let Ok(object) = self.object(location)
-                && let Err(error) = object.store.delete(&object.path).await
+        let jobs = locations.iter().map(|location| async move {
+            let Ok(object) = self.object(location) else { return };
+            self.0.recent.forget(location);
+            if let Err(error) = object.store.delete(&object.path).await
                 && !matches!(error, object_store::Error::NotFound { .. })
             {
                 tracing::debug!(location, %error, "left an unreferenced file behind");
             }
-        }
+        });
+        let jobs: Vec<_> = jobs.collect();
+        futures::stream::iter(jobs).buffer_unordered(DELETE_PARALLEL).for_each(async |()| {}).await;
     }
 }
 

@@ -34,6 +34,11 @@ impl Upload {
         Self { object, buffer: PutPayloadMut::new(), parts: None }
     }
 
+    /// Whether nothing was put yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_none() && self.buffer.is_empty()
+    }
+
     pub(super) async fn put(&mut self, mut bytes: Bytes) -> Result<()> {
         if let Some(parts) = &mut self.parts {
             parts.wait(PARTS_PARALLEL - 1).await?;

@@ -5,6 +5,7 @@ mod answers;
 mod login;
 mod lost;
 mod network;
+mod requests;
 mod torn;
 mod vended;
 

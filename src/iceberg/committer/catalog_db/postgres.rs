@@ -103,11 +103,9 @@ impl PostgresDb {
         let mut client = self.client().await?;
         let started = connected(&mut client)?.transaction().await;
         let transaction = started.map_err(catalog_error)?;
-        for one in &moves {
-            if !swap_one(&transaction, one).await.map_err(catalog_error)? {
-                transaction.rollback().await.map_err(catalog_error)?;
-                return Ok(Swap::Conflict);
-            }
+        if !swap_all(&transaction, &moves).await.map_err(catalog_error)? {
+            transaction.rollback().await.map_err(catalog_error)?;
+            return Ok(Swap::Conflict);
         }
         match transaction.commit().await {
             Ok(()) => Ok(Swap::Done),
@@ -122,30 +120,50 @@ fn connected(client: &mut Option<Client>) -> Result<&mut Client> {
     client.as_mut().ok_or_else(|| Error::transient("CATALOG_IO", "the catalog is not connected"))
 }
 
-/// Compare and swap of one pointer; false if it was elsewhere.
-async fn swap_one(
+/// Compare and swap of all pointers, which are sorted; false if one was elsewhere.
+async fn swap_all(
     transaction: &Transaction<'_>,
-    one: &Move,
+    moves: &[Move],
 ) -> Result<bool, tokio_postgres::Error> {
+    for born in moves.iter().filter(|one| one.old.is_none()) {
+        if !bear(transaction, born).await? {
+            return Ok(false);
+        }
+    }
+    let moved: Vec<&Move> = moves.iter().filter(|one| one.old.is_some()).collect();
+    let namespaces: Vec<String> = moved.iter().map(|m| m.ident.namespace().join(".")).collect();
+    let names: Vec<&str> = moved.iter().map(|m| m.ident.name()).collect();
+    let old: Vec<Option<&str>> = moved.iter().map(|m| m.old.as_deref()).collect();
+    let new: Vec<&str> = moved.iter().map(|m| m.new.as_str()).collect();
+    // In their order, which an UPDATE does not promise: two writers never wait for each other.
+    let lock = "SELECT 1 FROM iceberg_tables t \
+                WHERE t.catalog_name = $1 AND (t.table_namespace, t.table_name) IN \
+                  (SELECT * FROM unnest($2::text[], $3::text[])) \
+                ORDER BY t.table_namespace, t.table_name FOR UPDATE";
+    transaction.query(lock, &[&CATALOG_NAME, &namespaces, &names]).await?;
+    let update = "UPDATE iceberg_tables t \
+                  SET metadata_location = m.new, previous_metadata_location = m.old \
+                  FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) \
+                    AS m (namespace, name, old, new) \
+                  WHERE t.catalog_name = $1 AND t.table_namespace = m.namespace \
+                    AND t.table_name = m.name AND t.metadata_location = m.old";
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+        [&CATALOG_NAME, &namespaces, &names, &old, &new];
+    let updated = transaction.execute(update, &parameters).await?;
+    Ok(usize::try_from(updated) == Ok(moved.len()))
+}
+
+/// Gives a new table its pointer; false if there is one of its name.
+async fn bear(transaction: &Transaction<'_>, one: &Move) -> Result<bool, tokio_postgres::Error> {
     let (namespace, name) = (one.ident.namespace().join("."), one.ident.name());
-    let Some(old) = &one.old else {
-        let exists = "INSERT INTO iceberg_namespace_properties VALUES ($1, $2, 'exists', 'true') \
+    let exists = "INSERT INTO iceberg_namespace_properties VALUES ($1, $2, 'exists', 'true') \
                       ON CONFLICT DO NOTHING";
-        transaction.execute(exists, &[&CATALOG_NAME, &namespace]).await?;
-        let insert = "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, \
+    transaction.execute(exists, &[&CATALOG_NAME, &namespace]).await?;
+    let insert = "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, \
                         metadata_location, previous_metadata_location, iceberg_type) \
                       VALUES ($1, $2, $3, $4, NULL, 'TABLE') ON CONFLICT DO NOTHING";
-        let born =
-            transaction.execute(insert, &[&CATALOG_NAME, &namespace, &name, &one.new]).await?;
-        return Ok(born == 1);
-    };
-    let update = "UPDATE iceberg_tables \
-                  SET metadata_location = $1, previous_metadata_location = $2 \
-                  WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 \
-                    AND metadata_location = $2";
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-        [&one.new, old, &CATALOG_NAME, &namespace, &name];
-    Ok(transaction.execute(update, &parameters).await? == 1)
+    let born = transaction.execute(insert, &[&CATALOG_NAME, &namespace, &name, &one.new]).await?;
+    Ok(born == 1)
 }
 
 fn catalog_error(error: tokio_postgres::Error) -> Error {

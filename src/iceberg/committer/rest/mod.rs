@@ -36,11 +36,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use iceberg::TableIdent;
+use iceberg::spec::TableMetadata;
 use iceberg::table::Table;
 
 use crate::error::{Error, Result};
 use crate::iceberg::committer::staging::{Outcome, Staging, Tries};
 use crate::iceberg::committer::{Birthplace, Committer, LakeCommit, NewTable, PastCommit};
+use crate::iceberg::lake_error;
 use crate::iceberg::ledger::{LedgerRecord, history};
 use crate::iceberg::row_delta::Staged;
 use crate::iceberg::storage::{LakeStorage, StorageSettings};
@@ -50,9 +52,6 @@ pub use settings::{Login, RestSettings};
 
 use catalog::Catalog;
 use nessie::Nessie;
-
-/// How many iceberg_snapshots the ledger keeps.
-const LEDGER_SNAPSHOTS_MAX: usize = 100;
 
 /// Commits to a REST catalog.
 pub struct RestCommitter {
@@ -83,10 +82,9 @@ impl RestCommitter {
         if catalog.is_torn() {
             staging.tear();
         }
-        // Nessie keeps the current iceberg_snapshot only, and refuses to remove any. Elsewhere the
-        // ledger is loaded with all of them, for each lake commit.
-        staging.ledger_snapshots_max =
-            if nessie.is_some() { usize::MAX } else { LEDGER_SNAPSHOTS_MAX };
+        // Nessie keeps the current iceberg_snapshot only, and refuses to remove any: its own
+        // commits are the history.
+        staging.keeps_all = nessie.is_some();
         Ok(Self { catalog, nessie: nessie.map(Arc::new), staging })
     }
 
@@ -109,10 +107,8 @@ impl RestCommitter {
     /// have (the Iceberg REST spec does not say) would show one column as another.
     async fn check_born(&self, lake_commit: &LakeCommit) -> Result<()> {
         for change in &lake_commit.changes {
-            let (Some(new), Ok(Some(table))) = (&change.create, self.table(&change.ident).await)
-            else {
-                continue;
-            };
+            let Some(new) = &change.create else { continue };
+            let Ok(Some(table)) = self.table(&change.ident).await else { continue };
             let schema = change.delta.schema.as_ref().unwrap_or(&new.schema);
             if table.metadata().current_schema().as_struct() != schema.as_struct() {
                 let what = "the catalog gave the columns of a new table other ids than its files";
@@ -125,13 +121,49 @@ impl RestCommitter {
     }
 
     async fn attempt(&self, lake_commit: &LakeCommit) -> Result<Outcome> {
-        match self.try_once(lake_commit).await {
+        let outcome = Box::pin(self.try_once(lake_commit)).await;
+        if !matches!(outcome, Ok(Outcome::Done)) {
+            self.staging.bases.forget_all();
+        }
+        match outcome {
             // The catalog is in the way, not the lake: the source stays connected meanwhile.
             Err(error) if matches!(error.code(), "CATALOG_DOWN" | "CATALOG_AUTH") => {
                 Ok(Outcome::Unknown(error, None))
             }
             decided => decided,
         }
+    }
+
+    /// The next lake commit builds on what this one left. A table that is born is loaded: the
+    /// catalog may have changed what it was told.
+    fn left(&self, staged: &Staged, metadata: TableMetadata) {
+        let ident = &staged.ident;
+        let Some(location) = staged.table.metadata_location() else {
+            return self.staging.bases.forget(ident);
+        };
+        let metadata = match self.staging.keeps_all {
+            true => without_past(metadata),
+            false => Ok(metadata),
+        };
+        let build =
+            |metadata| self.staging.build_table(ident.clone(), Some(location.to_owned()), metadata);
+        match metadata.and_then(build) {
+            Ok(table) => self.staging.bases.keep(table),
+            Err(_) => self.staging.bases.forget(ident),
+        }
+    }
+
+    /// Whether the catalog misses a table that was there when this process saw it last.
+    async fn misses_a_base(&self, staged: &[Staged], outcome: &Result<Outcome>) -> Result<bool> {
+        if !matches!(outcome, Err(error) if error.code() == "CATALOG_NOT_FOUND") {
+            return Ok(false);
+        }
+        for one in staged.iter().filter(|one| one.table.metadata_location().is_some()) {
+            if self.catalog.load(&one.ident).await?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the catalog refuses the commit because it makes no tables within a transaction, as
@@ -150,16 +182,14 @@ impl RestCommitter {
     }
 
     async fn try_once(&self, lake_commit: &LakeCommit) -> Result<Outcome> {
-        let ledger = self.table(&self.staging.ledger).await?;
+        let ledger = self.base(&self.staging.ledger).await?;
         if self.staging.fence(ledger.as_ref(), lake_commit)? {
             return Ok(Outcome::Done);
         }
         let staged = self.staging.stage(self, ledger, lake_commit).await?;
         crate::ops::crash_point("manifest_written");
         // The crate's checks, of which a catalog may have fewer: Nessie takes any sequence number.
-        for one in &staged {
-            one.apply()?;
-        }
+        let applied = staged.iter().map(Staged::apply).collect::<Result<Vec<_>>>()?;
         crate::ops::crash_point("before_catalog_commit");
         let headers = match &self.nessie {
             Some(_) => nessie::commit_headers(&lake_commit.ledger)?,
@@ -173,6 +203,10 @@ impl RestCommitter {
             }
             outcome = Ok(Outcome::Moved);
         }
+        if self.misses_a_base(&staged, &outcome).await? {
+            self.staging.discard(&staged).await;
+            return Ok(Outcome::Moved);
+        }
         if self.is_found_torn(&outcome) {
             tracing::warn!("the catalog cannot commit several tables at once: one by one from now");
             self.staging.discard(&staged).await;
@@ -183,6 +217,9 @@ impl RestCommitter {
             Ok(Outcome::Done) => {
                 crate::ops::crash_point("after_catalog_commit");
                 self.staging.saw(lake_commit);
+                for (one, metadata) in staged.iter().zip(applied) {
+                    self.left(one, metadata);
+                }
             }
             Ok(Outcome::Unknown(..)) => self.staging.unsettled(lake_commit),
             // One by one, what stands before the refused one is made and refers to its files.
@@ -217,6 +254,18 @@ impl Committer for RestCommitter {
         self.staging.build_table(ident.clone(), location, loaded.metadata).map(Some)
     }
 
+    async fn base(&self, ident: &TableIdent) -> Result<Option<Table>> {
+        if let Some(table) = self.staging.bases.get(ident) {
+            return Ok(Some(table));
+        }
+        // Where older iceberg_snapshots are ours to remove, they must be known.
+        let table = self.whole_table(ident).await?;
+        if let Some(table) = &table {
+            self.staging.bases.keep(table.clone());
+        }
+        Ok(table)
+    }
+
     async fn whole_table(&self, ident: &TableIdent) -> Result<Option<Table>> {
         let Some(loaded) = self.catalog.load_whole(ident).await? else { return Ok(None) };
         let location = Some(loaded.metadata_location);
@@ -239,6 +288,15 @@ impl Committer for RestCommitter {
         let ledger = self.table(&self.staging.ledger).await?;
         Ok(ledger.map(|table| history(&table, most)).unwrap_or_default())
     }
+}
+
+/// The metadata with the current iceberg_snapshot only, as Nessie serves it.
+fn without_past(metadata: TableMetadata) -> Result<TableMetadata> {
+    let current = metadata.current_snapshot_id();
+    let past = metadata.snapshots().map(|snapshot| snapshot.snapshot_id());
+    let past: Vec<i64> = past.filter(|id| Some(*id) != current).collect();
+    let built = metadata.into_builder(None).remove_snapshots(&past).build();
+    built.map(|built| built.metadata).map_err(|e| lake_error("the table's new metadata", e))
 }
 
 /// The refusal of a catalog without transactions over several tables.

@@ -1,4 +1,4 @@
--- The events table of the bench and its generators; deterministic rows from a bigint key.
+-- The events table and its generators: deterministic rows from a bigint key.
 CREATE TABLE events(
   id bigint PRIMARY KEY, user_id int NOT NULL, session_no int NOT NULL, qty int,
   amount numeric(12,2) NOT NULL, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL,
@@ -14,26 +14,31 @@ CREATE FUNCTION ev(a bigint, b bigint) RETURNS SETOF events LANGUAGE sql AS $$
     'city-of-' || substr(md5((g % 5000)::text), 1, 22), g % 3 = 0
   FROM generate_series(a, b) g $$;
 
--- s1: n single-row inserts in transactions of `size`.
-CREATE PROCEDURE s1(start bigint, n bigint, size int) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE insert_event(k bigint) LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO events VALUES (k, (k * 7919 % 1000003)::int, (k * 31 % 100000)::int,
+    (k % 500)::int, ((k * 104729 % 100000000)::numeric / 100)::numeric(12,2), now(), now(),
+    'customer-' || substr(md5((k % 200000)::text), 1, 21),
+    'city-of-' || substr(md5((k % 5000)::text), 1, 22), k % 3 = 0);
+END $$;
+
+-- n single-row inserts in transactions of `size`.
+CREATE PROCEDURE insert_events(start bigint, n bigint, size int) LANGUAGE plpgsql AS $$
 BEGIN
   FOR i IN 0..n - 1 LOOP
-    INSERT INTO events SELECT * FROM ev(start + i, start + i);
+    CALL insert_event(start + i);
     IF (i + 1) % size = 0 THEN COMMIT; END IF;
   END LOOP;
   COMMIT;
 END $$;
 
--- s2: per transaction 667 inserts, 266 updates over the base rows, 67 deletes of this run's rows.
-CREATE PROCEDURE s2(start bigint, transactions int) LANGUAGE plpgsql AS $$
+-- Per transaction 667 inserts, 266 updates over the base rows, 67 deletes of rows of this load.
+CREATE PROCEDURE mix_events(start bigint, transactions int) LANGUAGE plpgsql AS $$
 DECLARE k bigint := start; base bigint := (SELECT max(id) FROM events WHERE id < start);
 BEGIN
   FOR t IN 0..transactions - 1 LOOP
     FOR i IN 0..666 LOOP
-      INSERT INTO events VALUES (k, (k * 7919 % 1000003)::int, (k * 31 % 100000)::int,
-        (k % 500)::int, ((k * 104729 % 100000000)::numeric / 100)::numeric(12,2), now(), now(),
-        'customer-' || substr(md5((k % 200000)::text), 1, 21),
-        'city-of-' || substr(md5((k % 5000)::text), 1, 22), k % 3 = 0);
+      CALL insert_event(k);
       k := k + 1;
     END LOOP;
     FOR i IN 0..265 LOOP
@@ -46,7 +51,3 @@ BEGIN
     COMMIT;
   END LOOP;
 END $$;
-
-INSERT INTO events SELECT * FROM ev(1, :rows);
-CHECKPOINT;
-ANALYZE events;
