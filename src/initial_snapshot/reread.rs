@@ -27,7 +27,8 @@ const KEYS_PER_STATEMENT: usize = 1_000;
 const BY_INDEX: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
                         SET LOCAL enable_mergejoin = off";
 
-/// The segment that brings the rows with `keys` to what the snapshot of `client` and `copier` shows of them.
+/// The segment that brings the rows with `keys` to what the snapshot of `client` and `copier` shows
+/// of them.
 pub(super) async fn rows(
     (client, copier): (&Client, &mut Copier),
     (table, target): (&SourceTable, &Arc<ParquetTarget>),

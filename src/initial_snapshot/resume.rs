@@ -3,7 +3,7 @@
 //! ```text
 //!                 L1 (the slot)                  L2 (a temporary slot, now)
 //!   ranges done   ████ ████ ███   ── K: keys of all changes in between ──►   ranges left  ██ ████
-//!   table at L2 = (all ranges, less the rows whose keys are in K) + (those rows, as they are at L2)
+//!   table at L2 = (all ranges, less the rows with keys in K) + (those rows, as they are at L2)
 //! ```
 //! A row that did not change between L1 and L2 is one and the same tuple at the same place, so it
 //! is in exactly one range, whenever that was copied: no matter what vacuum did, or where other

@@ -88,7 +88,8 @@ impl Copying<'_> {
         Ok((!is_other).then_some(client))
     }
 
-    /// Copies what `done` leaves of the tables, and has it recorded. `None` where one was rewritten since.
+    /// Copies what `done` leaves of the tables, and has it recorded. `None` where one was rewritten
+    /// since.
     pub(super) async fn run(
         &self,
         coordinator: &Client,

@@ -1,4 +1,5 @@
-//! The initial snapshot into Nessie and S3 goes on after a crash with the ranges that were finished.
+//! The initial snapshot into Nessie and S3 goes on after a crash with the ranges that were
+//! finished.
 
 use std::time::Duration;
 
