@@ -171,6 +171,7 @@ async fn gather(
             recorder.copied(&copied).await?;
         }
         crate::ops::crash_point("range_copied");
+        tracing::debug!(table = copied.table, range = ?copied.range, "a range is copied");
         all.push(copied);
     }
     while let Some(done) = tasks.join_next().await {
