@@ -73,7 +73,7 @@ pub async fn take(
     }
     let start = Start { source, lake, settings, shutdown, stats, client, publications };
     for _ in 0..ATTEMPTS {
-        if let Some(committed_lsn) = start.attempt().await? {
+        if let Some(committed_lsn) = Box::pin(start.attempt()).await? {
             return Ok(committed_lsn);
         }
     }
@@ -133,7 +133,8 @@ impl Start<'_> {
             let is_open = !targets.iter().any(|t| lake.storage.has_vended(&t.location));
             let recorder = recorder.insert(Recorder::new(lake, location, record));
             let by = (snapshot, session.backend_pid());
-            match self.copy(by, &now, kept, is_open.then_some(recorder)).await? {
+            let copy = self.copy(by, &now, kept, is_open.then_some(recorder));
+            match Box::pin(copy).await? {
                 Some(segments) => segments,
                 None => return Ok(None),
             }

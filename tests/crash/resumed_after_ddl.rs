@@ -10,6 +10,7 @@ use super::run;
 use crate::support::frazil::Finished;
 use crate::support::lake::Lake;
 use crate::support::postgres::{Postgres, PostgresOptions};
+use crate::support::servers;
 
 const SOON: Duration = Duration::from_secs(90);
 const RANGES: &str = "range_pages=return(3);save_every_ms=return(0)";
@@ -111,6 +112,49 @@ async fn tables_whose_changes_cannot_be_told_are_copied_from_the_beginning() {
     let names: Vec<String> = tables.iter().map(|name| format!("public.{name}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     Lake::open(folder.path()).assert_equal(&postgres, &names).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitioned_and_filtered_tables_go_on_too() {
+    if servers::is_before(15, "row filters") {
+        return;
+    }
+    let root = |name: &str| {
+        format!(
+            "CREATE TABLE {name}(id int PRIMARY KEY, v int) PARTITION BY RANGE (id); \
+             CREATE TABLE {name}1 PARTITION OF {name} FOR VALUES FROM (0) TO (100); \
+             CREATE TABLE {name}2 PARTITION OF {name} FOR VALUES FROM (100) TO (900); \
+             INSERT INTO {name} SELECT g, 0 FROM generate_series(1, 200) g;"
+        )
+    };
+    let more = format!(
+        "{} {} CREATE PUBLICATION frazil FOR TABLE root, cut, seen WHERE (id > 50) \
+         WITH (publish_via_partition_root = true)",
+        root("root"),
+        root("cut")
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let postgres = broken_off(&["seen"], &more, folder.path()).await;
+    postgres
+        .sql(
+            "UPDATE root SET v = 1 WHERE id % 3 = 0; UPDATE root SET id = id + 300 WHERE id < 9; \
+             DELETE FROM root WHERE id = 150; TRUNCATE cut2; \
+             UPDATE seen SET id = -id WHERE id > 190; UPDATE seen SET id = 1000 WHERE id = 7; \
+             UPDATE seen SET v = 4 WHERE id BETWEEN 40 AND 60",
+        )
+        .await;
+    let ended = to_the_end(&postgres, folder.path());
+    let again = "the table is copied from the beginning";
+    assert_eq!(ended.stderr.matches(again).count(), 1, "{}", ended.stderr);
+    let mut lake = Lake::open(folder.path());
+    for (lake_sql, sql) in [
+        ("{public.root}", "root"),
+        ("{public.cut}", "cut"),
+        ("(SELECT id, v FROM {public.seen})", "(SELECT id, v FROM seen WHERE id > 50) seen"),
+    ] {
+        let rows = lake.query_now(&format!("SELECT * FROM {lake_sql} ORDER BY 1"));
+        assert_eq!(rows, postgres.sql(&format!("SELECT * FROM {sql} ORDER BY 1")).await, "{sql}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
