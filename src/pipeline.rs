@@ -56,7 +56,7 @@ pub(crate) use intake::{Intake, MESSAGE_PREFIX, Step};
 pub(crate) use refresh::ResyncWish;
 pub(crate) use start::Position;
 pub(crate) use write::{
-    BATCH_ROWS, DataWriter, ParquetTarget, key_arrays, key_decoder, row_decoder,
+    BATCH_ROWS, DataWriter, ParquetTarget, key_arrays, key_decoder, row_decoder, write_deletes,
 };
 
 /// How long an idle position may lag before it is committed to the ledger (case 10).

@@ -105,7 +105,7 @@ impl Postgres {
 
     /// Leaves nothing to do from before a measurement. Also flushes WAL that no commit waits for
     /// (pages that a scan has pruned): its end would lie within a record, which no walsender
-    /// reports as reached before the server's next record, up to 15 s later.
+    /// reports as reached before the next record, up to 15 s later.
     pub(crate) fn settle(&self) -> Result<()> {
         self.sql("CHECKPOINT")?;
         Ok(())

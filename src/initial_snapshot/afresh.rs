@@ -26,9 +26,10 @@ use crate::postgres::session::Session;
 use crate::postgres::sql::connect_sql;
 use crate::progress::Lsn;
 
+use super::resume::Kept;
 use super::slot::export_temporary;
 use super::workers::{Copying, import_snapshot};
-use super::{ATTEMPTS, copy_tables, together};
+use super::{ATTEMPTS, copy_tables};
 
 /// What the copy needs to know.
 #[derive(Debug, Clone)]
@@ -178,10 +179,11 @@ async fn fill(
         settings: &context.settings,
         stats: &context.stats,
     };
-    let Some(files) = Box::pin(copy_tables(&copying)).await? else { return Ok(None) };
-    let mut files = files.into_iter();
+    let copied = Box::pin(copy_tables(&copying, Kept::default(), None)).await?;
+    let Some(segments) = copied else { return Ok(None) };
+    let mut segments = segments.into_iter();
     for fresh in places.iter_mut().filter(|fresh| is_copied(fresh)) {
-        fresh.files = together(files.next().unwrap_or_default());
+        fresh.files = segments.next().and_then(|mut one| one.pop()).unwrap_or_default();
     }
     Ok(Some(places))
 }

@@ -77,24 +77,40 @@ impl Copier {
     ) -> Result<SegmentFiles> {
         let named = |e: Error| e.with_table(target.relation.display());
         let mut data = DataWriter::new(Arc::clone(lake), Arc::clone(target))?;
-        let mut counted = Counted { stats, rows: 0, bytes: 0 };
-        let mut copy = self.session.copy_out(statement).await.map_err(named)?;
+        let mut counted = Counted::new(stats);
+        self.copy_into(statement, &mut data, &mut counted, ends).await.map_err(named)?;
+        let (rows_inserted, has_raw) = (data.rows, data.has_raw());
+        let data = data.close().await?;
+        counted.keep();
+        Ok(SegmentFiles { data, deletes: Vec::new(), rows_inserted, rows_deleted: 0, has_raw })
+    }
+
+    /// As [`Copier::copy_range`], into files that others write to before and after.
+    pub(super) async fn copy_into(
+        &mut self,
+        statement: &str,
+        data: &mut DataWriter,
+        counted: &mut Counted<'_>,
+        ends: &impl Fn() -> bool,
+    ) -> Result<()> {
+        let mut copy = self.session.copy_out(statement).await?;
         let mut rows = Rows::default();
         while !rows.complete {
-            copy.read(&mut rows.buf).await.map_err(named)?;
-            rows.gather().map_err(named)?;
+            copy.read(&mut rows.buf).await?;
+            rows.gather()?;
             if rows.starts.len() >= BATCH_ROWS || rows.at >= BATCH_BYTES {
-                rows.write(&mut data, &mut counted).await.map_err(named)?;
+                rows.write(data, counted).await?;
                 if ends() {
                     return Err(super::stopped());
                 }
             }
         }
-        rows.write(&mut data, &mut counted).await.map_err(named)?;
-        let (rows_inserted, has_raw) = (data.rows, data.has_raw());
-        let data = data.close().await?;
-        counted.keep();
-        Ok(SegmentFiles { data, deletes: Vec::new(), rows_inserted, rows_deleted: 0, has_raw })
+        rows.write(data, counted).await
+    }
+
+    /// Runs a statement without an answer.
+    pub(super) async fn run(&mut self, statement: &str) -> Result<()> {
+        self.session.query(statement).await.map(|_| ())
     }
 
     /// Ends the session.
@@ -118,20 +134,26 @@ pub(crate) struct Rows {
 }
 
 /// Rows and bytes of one COPY as the live view counts them: taken back where it breaks off.
-struct Counted<'a> {
+pub(super) struct Counted<'a> {
     stats: &'a Stats,
     rows: u64,
     bytes: u64,
 }
 
-impl Counted<'_> {
+impl<'a> Counted<'a> {
+    /// Nothing yet.
+    pub(super) fn new(stats: &'a Stats) -> Self {
+        Self { stats, rows: 0, bytes: 0 }
+    }
+
     fn add(&mut self, rows: u64, bytes: u64) {
         self.stats.copied(rows, bytes);
         self.rows += rows;
         self.bytes += bytes;
     }
 
-    fn keep(mut self) {
+    /// They stay.
+    pub(super) fn keep(mut self) {
         (self.rows, self.bytes) = (0, 0);
     }
 }

@@ -9,12 +9,17 @@
 //! 3. Workers import the snapshot and COPY ranges of pages. A table that was rewritten since the
 //!    snapshot reads empty through it, so file nodes are compared under a lock first (case 134).
 //! 4. All tables are created and filled by the first lake commit, with P = L. Before it there is
-//!    nothing to clean up but files nobody refers to; a crash begins again.
+//!    nothing to clean up but files nobody refers to; after a crash the next start goes on with
+//!    those that a record beside them names (`record.rs`, `resume.rs`).
 
 pub(crate) mod afresh;
+mod changed_keys;
 mod copy;
 mod cost;
 mod plan;
+mod record;
+mod reread;
+mod resume;
 pub(crate) mod slot;
 mod workers;
 
@@ -24,7 +29,7 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 
 use crate::config::{InitialSnapshot, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::iceberg::committer::{LakeCommit, NewTable, TableChange, is_half_born};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::ledger::{PIPELINE_KEY, PipelineState};
@@ -45,6 +50,8 @@ use crate::progress::Lsn;
 
 pub(crate) use copy::Rows;
 
+use record::{Origin, Record, Recorder};
+use resume::{Kept, Now, Shapes};
 use workers::{Copying, import_snapshot};
 
 /// How often a snapshot is taken anew because a table was rewritten meanwhile.
@@ -64,53 +71,11 @@ pub async fn take(
     if settings.initial_snapshot != InitialSnapshot::Never {
         refuse_unreadable(&client, &tables, &source.user).await?;
     }
+    let start = Start { source, lake, settings, shutdown, stats, client, publications };
     for _ in 0..ATTEMPTS {
-        let mut session = Session::connect(source, "initial-snapshot").await?;
-        let identity = session.identify_system().await?;
-        let position = Position { timeline: identity.timeline, system_id: identity.system_id };
-        let created = slot::export_snapshot(&client, &mut session, settings, shutdown).await?;
-        crate::ops::crash_point("snapshot_exported");
-        let snapshot = created.snapshot_name.as_deref().unwrap_or_default();
-        // As they were there: what the stream brings from then on comes after that.
-        let frozen = import_snapshot(source, snapshot).await?;
-        let tables = selected(&frozen, &publications, settings).await?;
-        drop(frozen);
-        let files = match settings.initial_snapshot {
-            InitialSnapshot::Never => vec![Vec::new(); tables.len()],
-            InitialSnapshot::Initial | InitialSnapshot::Only => {
-                let targets = targets(lake, &tables).await?;
-                let copying = Copying {
-                    source,
-                    snapshot,
-                    exporter: session.backend_pid(),
-                    lake,
-                    tables: &tables,
-                    targets: &targets,
-                    settings,
-                    stats,
-                };
-                let copied = tokio::select! {
-                    biased;
-                    // A stop: nothing is visible yet, the next start begins again.
-                    () = shutdown.requested() => return Err(stopped()),
-                    // The copy itself.
-                    copied = copy_tables(&copying) => copied?,
-                };
-                match copied {
-                    Some(files) => files,
-                    None => continue,
-                }
-            }
-        };
-        drop(session);
-        let commit = commit(lake, position, created.consistent_point, &tables, files);
-        return tokio::select! {
-            biased;
-            // It is decided.
-            committed = commit => committed,
-            // A catalog that does not answer must not hold up a stop.
-            () = shutdown.overdue(COMMIT_GRACE) => Err(commit_open()),
-        };
+        if let Some(committed_lsn) = Box::pin(start.attempt()).await? {
+            return Ok(committed_lsn);
+        }
     }
     Err(Error::transient(
         "TABLES_REWRITTEN",
@@ -119,10 +84,131 @@ pub async fn take(
     .with_cure("wait until VACUUM FULL, CLUSTER, TRUNCATE or ALTER TABLE are done"))
 }
 
+/// What the attempts have in common.
+struct Start<'a> {
+    source: &'a Source,
+    lake: &'a Arc<Lake>,
+    settings: &'a Settings,
+    shutdown: &'a Shutdown,
+    stats: &'a Arc<Stats>,
+    client: Client,
+    publications: Vec<String>,
+}
+
+impl Start<'_> {
+    /// `None` where a table was rewritten since the snapshot.
+    async fn attempt(&self) -> Result<Option<Lsn>> {
+        let (source, lake, settings) = (self.source, self.lake, self.settings);
+        let mut session = Session::connect(source, "initial-snapshot").await?;
+        let identity = session.identify_system().await?;
+        let position = Position { timeline: identity.timeline, system_id: identity.system_id };
+        let origin = Origin::of(source, lake, &position);
+        let location = Record::location(lake, &origin).await?;
+        let at = (&origin, identity.xlogpos_lsn, source.database.as_str());
+        let record = resume::usable(&self.client, (lake, &location), settings, at).await?;
+        let exported = slot::export_snapshot(&self.client, &mut session, settings, self.shutdown);
+        let created = exported.await?;
+        crate::ops::crash_point("snapshot_exported");
+        let snapshot = created.snapshot_name.as_deref().unwrap_or_default();
+        // As they were there: what the stream brings from then on comes after that.
+        let frozen = import_snapshot(source, snapshot).await?;
+        let tables = selected(&frozen, &self.publications, settings).await?;
+        let mut recorder = None;
+        let segments = if settings.initial_snapshot == InitialSnapshot::Never {
+            vec![vec![SegmentFiles::default()]; tables.len()]
+        } else {
+            let shapes = Shapes::load(&frozen, &self.publications, &tables).await?;
+            drop(frozen);
+            let targets = targets(lake, &tables).await?;
+            let now = Now {
+                origin: &origin,
+                consistent_point: created.consistent_point,
+                tables: &tables,
+                targets: &targets,
+                shapes: &shapes,
+            };
+            let mut kept = self.kept(record, &now).await?;
+            let record = kept.take_record(lake, &now);
+            // Files of a place that the catalog gives keys for can't be another place's later.
+            let is_open = !targets.iter().any(|t| lake.storage.has_vended(&t.location));
+            let recorder = recorder.insert(Recorder::new(lake, location, record));
+            let by = (snapshot, session.backend_pid());
+            let copy = self.copy(by, &now, kept, is_open.then_some(recorder));
+            match Box::pin(copy).await? {
+                Some(segments) => segments,
+                None => return Ok(None),
+            }
+        };
+        drop(session);
+        let commit = commit(lake, position, created.consistent_point, &tables, segments);
+        let committed_lsn = tokio::select! {
+            biased;
+            // It is decided.
+            committed = commit => committed?,
+            // A catalog that does not answer must not hold up a stop.
+            () = self.shutdown.overdue(COMMIT_GRACE) => return Err(commit_open()),
+        };
+        if let Some(recorder) = recorder {
+            recorder.remove().await;
+        }
+        Ok(Some(committed_lsn))
+    }
+
+    /// What an earlier start has copied.
+    async fn kept(&self, record: Option<Record>, now: &Now<'_>) -> Result<Kept> {
+        let Some(record) = record else { return Ok(Kept::default()) };
+        let of = (self.source, self.lake.as_ref(), self.settings);
+        tokio::select! {
+            biased;
+            // A stop: what is copied stays.
+            () = self.shutdown.requested() => Err(stopped()),
+            // What changed since.
+            kept = Kept::of(record, now, of, &self.publications) => match kept {
+                Err(error) if error.kind() != Kind::Transient || error.code() == "DECODING" => {
+                    tracing::warn!("the initial snapshot begins again: {error}");
+                    Ok(Kept::default())
+                }
+                kept => kept,
+            },
+        }
+    }
+
+    /// The segments of each table. `None` where one was rewritten since the snapshot.
+    async fn copy(
+        &self,
+        (snapshot, exporter): (&str, i32),
+        now: &Now<'_>,
+        kept: Kept,
+        mut recorder: Option<&mut Recorder>,
+    ) -> Result<Option<Vec<Vec<SegmentFiles>>>> {
+        let copying = Copying {
+            source: self.source,
+            snapshot,
+            exporter,
+            lake: self.lake,
+            tables: now.tables,
+            targets: now.targets,
+            settings: self.settings,
+            stats: self.stats,
+        };
+        let copied = tokio::select! {
+            biased;
+            // A stop: nothing is visible yet, the next start goes on.
+            () = self.shutdown.requested() => Err(stopped()),
+            // The copy itself.
+            copied = copy_tables(&copying, kept, recorder.as_deref_mut()) => copied,
+        };
+        if let Some(recorder) = recorder {
+            recorder.save().await;
+        }
+        copied
+    }
+}
+
 fn stopped() -> Error {
     Error::transient(
         "STOPPED",
-        "stopped during the initial snapshot; the next start begins it again",
+        "stopped during the initial snapshot; the next start goes on with what is copied",
     )
 }
 
@@ -247,21 +333,53 @@ async fn refuse_unreadable(client: &Client, tables: &[SourceTable], user: &str) 
     Err(Error::config("RIGHTS", format!("{what}{more}")).with_cure(cures.join("; ")))
 }
 
-/// Copies all tables through the exported snapshot. `None` where one was rewritten or altered
-/// since.
-async fn copy_tables(copying: &Copying<'_>) -> Result<Option<Vec<Vec<SegmentFiles>>>> {
-    let count = copying.tables.len();
+/// Copies all tables through the exported snapshot, but for what is `kept`: the segments of each.
+/// `None` where one was rewritten or altered since.
+async fn copy_tables(
+    copying: &Copying<'_>,
+    mut kept: Kept,
+    mut recorder: Option<&mut Recorder>,
+) -> Result<Option<Vec<Vec<SegmentFiles>>>> {
     let Some(coordinator) = copying.coordinator().await? else { return Ok(None) };
-    let Some(copied) = copying.run(&coordinator, &vec![Vec::new(); count]).await? else {
-        return Ok(None);
-    };
-    let mut files: Vec<Vec<SegmentFiles>> = vec![Vec::new(); count];
-    for one in copied {
-        if let Some(files) = files.get_mut(one.table) {
-            files.push(one.files);
+    let done = kept.done(copying.tables.len());
+    let copied = copying.run(&coordinator, &done, recorder.as_deref_mut()).await?;
+    let Some(copied) = copied else { return Ok(None) };
+    let mut ranges: Vec<Vec<SegmentFiles>> = vec![Vec::new(); copying.tables.len()];
+    for one in kept.ranges.into_iter().chain(copied) {
+        if let Some(ranges) = ranges.get_mut(one.table) {
+            ranges.push(one.files);
         }
     }
-    Ok(Some(files))
+    let mut copier = None;
+    if !kept.keys.is_empty() {
+        let Some(another) = copying.another(&coordinator).await? else { return Ok(None) };
+        copier = Some(another);
+    }
+    let mut segments = Vec::with_capacity(ranges.len());
+    for ((table, target), ranges) in copying.tables.iter().zip(copying.targets).zip(ranges) {
+        let mut of_table = vec![together(ranges)];
+        let keys = kept.keys.remove(&table.relation.oid);
+        if let (Some(keys), Some(copier)) = (keys, &mut copier) {
+            let (by, to) = ((&coordinator, copier), (copying.lake, copying.stats.as_ref()));
+            match reread::rows(by, (table, target), keys, to).await {
+                Ok(rows) => of_table.push(rows),
+                Err(error) if error.kind() == Kind::Transient => return Err(error),
+                Err(error) => {
+                    tracing::warn!("the initial snapshot begins again: {error}");
+                    if let Some(recorder) = recorder {
+                        recorder.give_up().await;
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+        segments.push(of_table);
+    }
+    if let Some(copier) = copier {
+        copier.close().await;
+    }
+    crate::ops::crash_point("changed_rows_read");
+    Ok(Some(segments))
 }
 
 /// Where each table's files go: in some catalogs it is theirs to say.
@@ -283,30 +401,28 @@ async fn commit(
     position: Position,
     consistent_point: Lsn,
     tables: &[SourceTable],
-    files: Vec<Vec<SegmentFiles>>,
+    segments: Vec<Vec<SegmentFiles>>,
 ) -> Result<Lsn> {
     crate::ops::crash_point("files_written");
     let mut ledger = ledger_record(lake, position, consistent_point, PipelineState::Streaming);
     let mut changes = Vec::with_capacity(tables.len());
-    for (table, pieces) in tables.iter().zip(files) {
-        let files = together(pieces);
-        ledger.rows.insert(table.relation.display(), files.rows_inserted);
-        let mut create = NewTable::for_relation(&table.relation, files.has_raw)?;
+    for (table, segments) in tables.iter().zip(segments) {
+        let rows = segments.iter().map(|files| files.rows_inserted + files.rows_deleted).sum();
+        ledger.rows.insert(table.relation.display(), rows);
+        let has_raw = segments.iter().any(|files| files.has_raw);
+        let mut create = NewTable::for_relation(&table.relation, has_raw)?;
         create.properties.insert(FACTS_KEY.to_owned(), SourceFacts::of(table).to_json()?);
         create.properties.insert(PIPELINE_KEY.to_owned(), lake.pipeline_id.clone());
         let position = (POSITION_KEY.to_owned(), consistent_point.to_string());
-        let delta = RowDelta {
-            segments: vec![files],
-            summary: HashMap::from([position]),
-            ..RowDelta::default()
-        };
+        let delta =
+            RowDelta { segments, summary: HashMap::from([position]), ..RowDelta::default() };
         let ident = table_ident(&table.relation.namespace, &table.relation.name);
         changes.push(TableChange { ident, create: Some(create), delta });
     }
     lake.committer.commit(&LakeCommit { ledger, base: None, changes }).await
 }
 
-/// All pieces of a table are one segment: they have no order among them.
+/// All ranges of a table are one segment: they have no order among them.
 fn together(pieces: Vec<SegmentFiles>) -> SegmentFiles {
     pieces.into_iter().fold(SegmentFiles::default(), |mut all, piece| {
         all.data.extend(piece.data);

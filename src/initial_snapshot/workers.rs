@@ -33,6 +33,7 @@ use crate::window::relation::Column;
 use super::copy::Copier;
 use super::cost::Cost;
 use super::plan::{self, PageRange, Piece, TableSize};
+use super::record::Recorder;
 
 /// How often in a row the connection of one range is replaced, ...
 const RECONNECTS_MAX: u32 = 6;
@@ -87,17 +88,19 @@ impl Copying<'_> {
         Ok((!is_other).then_some(client))
     }
 
-    /// Copies what `done` leaves of the tables. `None` where one was rewritten since.
+    /// Copies what `done` leaves of the tables, and has it recorded. `None` where one was rewritten
+    /// since.
     pub(super) async fn run(
         &self,
         coordinator: &Client,
         done: &[Vec<PageRange>],
+        recorder: Option<&mut Recorder>,
     ) -> Result<Option<Vec<Copied>>> {
         let sizes = plan::sizes(coordinator, self.tables).await?;
         let pieces = plan::pieces(self.tables, &sizes, done, self.settings.workers);
         let expected = Expected::new(self.tables, &sizes, &pieces);
         let count = self.settings.workers.min(pieces.len());
-        let snapshots = self.exported_again(coordinator).await?;
+        let snapshots = vec![self.snapshot.to_owned(), exported_again(coordinator).await?];
         let shared = Arc::new(Shared {
             source: self.source.clone(),
             snapshots,
@@ -126,16 +129,20 @@ impl Copying<'_> {
             // The source keeps more WAL than it may.
             over = cost.watch() => Err(over),
             // The copy itself.
-            copied = gather(&shared, copiers, expected) => copied.map(Some),
+            copied = gather(&shared, copiers, expected, recorder) => copied.map(Some),
         }
     }
 
-    /// The snapshot's names: it lives as long as one of those who gave them.
-    async fn exported_again(&self, coordinator: &Client) -> Result<Vec<String>> {
-        let sql = "SELECT pg_catalog.pg_export_snapshot()";
-        let row = coordinator.query_one(sql, &[]).await.map_err(from_sql)?;
-        Ok(vec![self.snapshot.to_owned(), row.get(0)])
+    /// One more connection that sees what `coordinator` sees; `None` as for [`Copier::open`].
+    pub(super) async fn another(&self, coordinator: &Client) -> Result<Option<Copier>> {
+        Copier::open(self.source, &exported_again(coordinator).await?, self.tables).await
     }
+}
+
+/// Another name of the snapshot, which lives as long as one of those who gave it one.
+async fn exported_again(coordinator: &Client) -> Result<String> {
+    let sql = "SELECT pg_catalog.pg_export_snapshot()";
+    Ok(coordinator.query_one(sql, &[]).await.map_err(from_sql)?.get(0))
 }
 
 /// Starts the workers and hears from them until all ranges are written.
@@ -143,6 +150,7 @@ async fn gather(
     shared: &Arc<Shared>,
     copiers: Vec<Copier>,
     mut expected: Expected,
+    mut recorder: Option<&mut Recorder>,
 ) -> Result<Vec<Copied>> {
     let stats = &shared.stats;
     stats.to_copy(expected.rows(), expected.bytes_left());
@@ -159,6 +167,9 @@ async fn gather(
         let copied = Copied { table: piece.table, range: piece.range, files: files? };
         expected.has(&piece, copied.files.rows_inserted);
         stats.expect_rows(expected.rows(), expected.bytes_left());
+        if let Some(recorder) = &mut recorder {
+            recorder.copied(&copied).await?;
+        }
         crate::ops::crash_point("range_copied");
         tracing::debug!(table = copied.table, range = ?copied.range, "a range is copied");
         all.push(copied);

@@ -289,26 +289,36 @@ impl Job {
 
     async fn write_deletes(&mut self) -> Result<Vec<DataFile>> {
         let mut tuples = std::mem::take(&mut self.outcome.deletes);
-        if tuples.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (relation, target) = (&self.outcome.relation, &self.target);
-        let mut decoder = key_decoder(relation, &target.plain)?;
-        let mut file = FileWriter::new(
-            &self.lake.storage,
-            &target.location,
-            &schema::key_schema(&target.plain.schema)?,
-            FileContent::EqualityDeletes,
-            &target.delete_hints,
-        )?;
-        for chunk in tuples.chunks_mut(BATCH_ROWS) {
-            decoder.decode::<WalTuple>(&self.buf, chunk)?;
-            let decoded = decoder.finish()?;
-            refuse_raw_keys(relation, &decoded)?;
-            file.write(&target.plain.layout.key_rows(&key_arrays(decoded))?).await?;
-        }
-        Ok(file.close().await?.into_iter().collect())
+        let relation = &self.outcome.relation;
+        write_deletes(&self.lake, &self.target, relation, (&self.buf, &mut tuples)).await
     }
+}
+
+/// Writes the keys of `tuples`, which stand in `buf` and are consumed, as equality deletes.
+pub(crate) async fn write_deletes(
+    lake: &Lake,
+    target: &ParquetTarget,
+    relation: &Relation,
+    (buf, tuples): (&[u8], &mut [u32]),
+) -> Result<Vec<DataFile>> {
+    if tuples.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut decoder = key_decoder(relation, &target.plain)?;
+    let mut file = FileWriter::new(
+        &lake.storage,
+        &target.location,
+        &schema::key_schema(&target.plain.schema)?,
+        FileContent::EqualityDeletes,
+        &target.delete_hints,
+    )?;
+    for chunk in tuples.chunks_mut(BATCH_ROWS) {
+        decoder.decode::<WalTuple>(buf, chunk)?;
+        let decoded = decoder.finish()?;
+        refuse_raw_keys(relation, &decoded)?;
+        file.write(&target.plain.layout.key_rows(&key_arrays(decoded))?).await?;
+    }
+    Ok(file.close().await?.into_iter().collect())
 }
 
 fn refuse_raw_keys(relation: &Relation, decoded: &Decoded) -> Result<()> {

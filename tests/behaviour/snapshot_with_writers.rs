@@ -91,6 +91,8 @@ async fn rewrites_during_the_copy_lose_nothing() {
         let (client, connection) =
             tokio_postgres::connect(&dsn, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
+        // Ever more time in between: on a machine that is busy too, a copy begins in it at last.
+        let mut pause = Duration::from_millis(120);
         while !stops.load(Ordering::Relaxed) {
             client.batch_execute("VACUUM FULL small").await.unwrap();
             client
@@ -99,7 +101,8 @@ async fn rewrites_during_the_copy_lose_nothing() {
                 )
                 .await
                 .unwrap();
-            tokio::time::sleep(Duration::from_millis(120)).await;
+            tokio::time::sleep(pause).await;
+            pause = pause * 5 / 4;
         }
     });
     let mut running = scene.run().spawn();

@@ -14,6 +14,8 @@ mod locked_table;
 mod moved_pointers;
 mod open_rows;
 mod publications;
+mod resumed_after_ddl;
+mod resumed_copy;
 mod server_crashes;
 mod torn;
 mod truncate_in_copy;

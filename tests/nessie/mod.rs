@@ -14,6 +14,8 @@ mod nessie_down;
 mod odd_names;
 mod orphans;
 mod random_restarts;
+#[cfg(feature = "failpoints")]
+mod resumed_copy;
 mod shapes;
 mod stop;
 mod storage_faults;

@@ -214,6 +214,43 @@ impl LakeStorage {
         head.map(|meta| meta.size).map_err(|e| storage_error(location, e))
     }
 
+    /// As [`LakeStorage::size`]; `None` where nothing is there.
+    ///
+    /// # Errors
+    /// `LAKE_IO` (transient), `STORAGE_DENIED` (config).
+    pub(crate) async fn size_if_there(&self, location: &str) -> Result<Option<u64>> {
+        let object = self.object(location)?;
+        match object.store.head(&object.path).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(storage_error(location, error)),
+        }
+    }
+
+    /// Puts a small object in the place of the one at `location`, at once or not at all.
+    ///
+    /// # Errors
+    /// As [`LakeStorage::size_if_there`].
+    pub(crate) async fn write_small(&self, location: &str, bytes: Vec<u8>) -> Result<()> {
+        let object = self.object(location)?;
+        let put = object.store.put(&object.path, PutPayload::from(bytes)).await;
+        put.map(|_| ()).map_err(|e| storage_error(location, e))
+    }
+
+    /// What [`LakeStorage::write_small`] put there; `None` where nothing is.
+    ///
+    /// # Errors
+    /// As [`LakeStorage::size_if_there`].
+    pub(crate) async fn read_small(&self, location: &str) -> Result<Option<Vec<u8>>> {
+        let object = self.object(location)?;
+        let read = async { object.store.get(&object.path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(storage_error(location, error)),
+        }
+    }
+
     /// Writes, reads and deletes a small object below the root: what a run needs to be allowed.
     ///
     /// # Errors
