@@ -121,6 +121,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     let began = Instant::now();
     let results = arguments.results.clone().unwrap_or_else(|| root().join("bench/RESULTS.md"));
     let plots = results.with_file_name("plots");
+    if !arguments.tiny {
+        // Where nothing can be kept, nothing need be measured.
+        std::fs::create_dir_all(&plots).map_err(|e| format!("{}: {e}", plots.display()))?;
+    }
     let context = |work: &Path| Context {
         frazil: frazil.clone(),
         work: work.to_owned(),
