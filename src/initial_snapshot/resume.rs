@@ -204,6 +204,8 @@ pub(super) async fn usable(
             Some(slot) if slot.database.as_deref() != Some(database) => {
                 Some("the slot is for another database")
             }
+            // A PREPARE would bring changes that the search for changed keys does not look at.
+            Some(slot) if slot.two_phase => Some("the slot sends prepared transactions early"),
             Some(slot) => match slot.confirmed_flush_lsn {
                 Some(stands) if stands <= record.consistent_point => None,
                 _ => Some("the slot has moved"),
