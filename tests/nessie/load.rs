@@ -170,7 +170,7 @@ impl Load {
         self.control.resting.store(0, Ordering::Release);
         self.control.is_paused.store(true, Ordering::Release);
         let writers = self.tasks.len() as u64;
-        super::until("the writers rest", Duration::from_secs(30), async || {
+        super::until("the writers rest", Duration::from_secs(120), async || {
             self.control.resting.load(Ordering::Acquire) >= 3 * writers
         })
         .await;

@@ -31,7 +31,7 @@ use crate::support::nessie::{Branch, Nessie, NessieCommit};
 use crate::support::postgres::{Postgres, PostgresOptions};
 
 const LEDGER: &str = "frazil.ledger_frazil";
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(180);
 
 /// The long counts: for a run by hand.
 fn is_long() -> bool {
