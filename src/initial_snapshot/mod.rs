@@ -361,7 +361,7 @@ async fn copy_tables(
         let keys = kept.keys.remove(&table.relation.oid);
         if let (Some(keys), Some(copier)) = (keys, &mut copier) {
             let (by, to) = ((&coordinator, copier), (copying.lake, copying.stats.as_ref()));
-            match reread::rows(by, (table, target), keys, to).await {
+            match Box::pin(reread::rows(by, (table, target), keys, to)).await {
                 Ok(rows) => of_table.push(rows),
                 Err(error) if error.kind() == Kind::Transient => return Err(error),
                 Err(error) => {

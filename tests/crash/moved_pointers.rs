@@ -41,7 +41,9 @@ async fn commits_of_others_are_built_upon() {
     let catalog = catalog(folder.path());
     let mut foreign = 0;
     for number in 0..400 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        // Now and then long enough for a lake commit on a busy machine.
+        let pause = if number % 20 == 0 { 500 } else { 10 };
+        tokio::time::sleep(Duration::from_millis(pause)).await;
         let (from, _) = pointer(&catalog, "debit");
         let file = from.strip_prefix("file://").unwrap_or(&from);
         let mut metadata: Value =

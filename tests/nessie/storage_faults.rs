@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::load::Shop;
 use super::{Scene, following, is_long, stop};
-use crate::support::fault_proxy::{FaultProxy, Rule};
+use crate::support::fault_proxy::{Entry, FaultProxy, Rule};
 
 /// Random bytes in text: 40 MB that no codec makes small, so that files are uploaded in parts.
 const HUGE: &str = "INSERT INTO shop.blobs SELECT g, \
@@ -57,7 +57,13 @@ async fn the_lake_is_equal_after_errors_delays_and_resets() {
     scene.assert_equal(&[shop.tables(), vec!["shop.blobs".into()]].concat()).await;
     let state = scene.lake.state();
     assert_eq!(shop.assert_whole(&mut scene.lake, &state).transactions, done);
-    assert_no_uploads(&scene).await;
+    // An upload whose beginning was not answered is unknown to frazil; one may not be aborted.
+    let is_lost = |entry: &&Entry| {
+        let begins = entry.method == "POST" && entry.path.contains("uploads");
+        let aborts = entry.method == "DELETE" && entry.path.contains("uploadId");
+        entry.fault.is_some() && (begins || aborts)
+    };
+    assert_uploads(&scene, journal.iter().filter(is_lost).count()).await;
     let files = scene.files().await;
     eprintln!("{} orphans", files.orphans.len());
     assert!(files.orphans.len() <= faults, "{:#?}", files.orphans);
@@ -92,12 +98,12 @@ async fn an_outage_in_the_middle_of_a_large_transaction_leaves_no_parts() {
     scene.wait_until_the_lake_holds_it().await;
     stop(running);
     scene.assert_equal(&["shop.blobs".into()]).await;
-    assert_no_uploads(&scene).await;
+    assert_uploads(&scene, 0).await;
 }
 
 /// A frazil that dies in the middle of an upload leaves its parts; whoever has them listed sees
 /// which. A clean stop leaves none.
-async fn assert_no_uploads(scene: &Scene) {
+async fn assert_uploads(scene: &Scene, most: usize) {
     for commit in scene.lake_commits().await.iter().take(1) {
         for table in &commit.tables {
             let (namespace, name) = table.split_once('.').unwrap();
@@ -105,7 +111,7 @@ async fn assert_no_uploads(scene: &Scene) {
             let location = found["metadata"]["location"].as_str().unwrap();
             let prefix = location.strip_prefix("s3://lake/").unwrap();
             let left = scene.minio.incomplete_uploads(prefix).await;
-            assert!(left.is_empty(), "{left:?}");
+            assert!(left.len() <= most, "{left:?}");
         }
     }
 }
