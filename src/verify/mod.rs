@@ -12,7 +12,7 @@
 //! LSN order is not visibility order: only a slot's snapshot is exactly the source transactions
 //! with a commit_lsn below its consistent point L (case 178). Nothing is written at the source, and
 //! no lock is taken but ACCESS SHARE. The stream's client and decoder, COPY's text and the
-//! rendering of lake values are code of their own ([`follow`], [`wire`], [`source`], [`forms`]): a
+//! rendering of lake values are code of their own (`follow`, `wire`, `source`, `forms`): a
 //! defect of the path that is proved is not repeated by the proof.
 //!
 //! Where the lake stands before L and nothing moves it (an idle source: frazil commits an idle
