@@ -274,7 +274,7 @@ mod tests {
             .file_size_in_bytes(1_234)
             .value_counts([(7, 5)].into())
             .lower_bounds([(7, Datum::long(-3))].into())
-            .upper_bounds([(7, Datum::long(1 << 40))].into())
+            .upper_bounds([(7, Datum::long(1_i64 << 40))].into())
             .split_offsets(Some(vec![4]))
             .build()
             .unwrap();
