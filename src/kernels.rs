@@ -1,5 +1,5 @@
 //! The data path's kernels without a server and without files: for the instruction counts
-//! (`benches/instructions.rs`) and for the tests that count allocations. A promise to nobody else.
+//! (`bench/instructions.rs`) and for the tests that count allocations. A promise to nobody else.
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::iceberg::lake::Lake;
 use crate::iceberg::row_delta::SegmentFiles;
 use crate::ops::Stats;
-use crate::pipeline::{DataWriter, ParquetTarget};
+use crate::pipeline::{BATCH_ROWS, DataWriter, ParquetTarget};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::copy_out::{CopyData, next_data};
 use crate::postgres::dsn::Source;
@@ -22,9 +22,7 @@ use super::workers::{
     BEGIN, LOST_STATES, import_statement, lock_statements, rewritten_statement, snapshot_lost,
 };
 
-/// Rows decoded into one Arrow batch, and what one more read brings.
-const BATCH_ROWS: usize = 8192;
-/// Raw bytes decoded into one Arrow batch, about.
+/// Raw bytes decoded into one Arrow batch, about; one more read may come on top.
 const BATCH_BYTES: usize = 8 << 20;
 /// Signature, flags and the length of the header extension (Postgres manual, COPY, Binary Format).
 const HEADER_BYTES: usize = 19;

@@ -4,8 +4,7 @@
 //! 2. Creating the slot exports a snapshot that holds exactly the source transactions with a
 //!    commit_lsn below its consistent point L (case 130). Where the slot exists already, from an
 //!    earlier try or made by the user, a temporary slot gives snapshot and L; the stream then
-//!    begins
-//!    at L just the same.
+//!    begins at L just the same.
 //! 3. Workers import the snapshot and COPY ranges of pages. A table that was rewritten since the
 //!    snapshot reads empty through it, so file nodes are compared under a lock first (case 134).
 //! 4. All tables are created and filled by the first lake commit, with P = L. Before it there is

@@ -116,8 +116,7 @@ fn has_pages(table: &SourceTable) -> bool {
 }
 
 /// A value's text as its type's output function gives it, which a cast to text is not always
-/// (inet);
-/// `IS NULL` would call a row of NULLs NULL.
+/// (inet); `IS NULL` would call a row of NULLs NULL.
 fn as_text(name: &str) -> String {
     format!("CASE num_nulls({name}) WHEN 0 THEN format('%s', {name}) END")
 }

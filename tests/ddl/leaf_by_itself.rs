@@ -1,6 +1,5 @@
 //! A partition that is detached is a published table of its own where all tables are published;
-//! once
-//! it is attached again, its rows are the root's.
+//! once it is attached again, its rows are the root's.
 
 use super::stage::in_every_way;
 

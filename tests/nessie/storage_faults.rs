@@ -44,7 +44,7 @@ async fn the_lake_is_equal_after_errors_delays_and_resets() {
     scene.sql("UPDATE shop.blobs SET body = body || 'x' WHERE id % 2 = 0").await;
     let commits = scene.lake_commits().await.len();
     // Each takes as long as its tries: minutes where the machine is busy too.
-    let more = async || scene.lake_commits().await.len() > commits + 4;
+    let more = async || scene.lake_commits().await.len() > commits + 8;
     super::until("more lake commits", Duration::from_secs(240), more).await;
     let done = scene.at_rest(load).await;
     stop(running);

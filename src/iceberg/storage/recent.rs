@@ -47,7 +47,10 @@ impl Recent {
     }
 
     pub(super) fn forget(&self, location: &str) {
-        self.kept().forget(location);
+        let mut kept = self.kept();
+        if kept.forget(location) {
+            kept.order.retain(|other| other != location);
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -56,11 +59,11 @@ impl Recent {
 }
 
 impl Kept {
-    /// Its name may stay in the order, where it does no harm.
-    fn forget(&mut self, location: &str) {
-        if let Some(old) = self.objects.remove(location) {
-            self.bytes -= old.len();
-        }
+    /// Whether it was there. Its place in the order is the caller's.
+    fn forget(&mut self, location: &str) -> bool {
+        let Some(old) = self.objects.remove(location) else { return false };
+        self.bytes -= old.len();
+        true
     }
 }
 
@@ -86,5 +89,7 @@ mod tests {
         }
         recent.forget("1.avro");
         assert!(recent.get("1.avro").is_none());
+        let kept = recent.kept();
+        assert_eq!(kept.order.len(), kept.objects.len());
     }
 }
