@@ -146,9 +146,12 @@ fn canonical(kind: &Value, value: &str) -> String {
         "float8" => format!("('x' || encode(float8send({value}), 'hex'))::bit(64)::text"),
         "bytea" => format!("encode({value}, 'hex')"),
         "date" => format!("({value} - date '1970-01-01')::text"),
-        "time" | "timestamp" | "timestamptz" => {
-            format!("trunc(extract(epoch FROM {value}) * 1000000)::bigint::text")
-        }
+        "time" => format!("round(extract(epoch FROM {value}) * 1000000)::bigint::text"),
+        // In two parts: before Postgres 14 `extract` gives a double, which has no microseconds here.
+        "timestamp" | "timestamptz" => format!(
+            "(extract(epoch FROM date_trunc('second', {value}))::bigint * 1000000 \
+             + extract(microseconds FROM {value})::bigint % 1000000)::text"
+        ),
         "interval" => interval(value),
         "money" => format!("({value}::numeric(19,2))::text"),
         "composite" => format!("row_to_json({value})::text"),
