@@ -147,8 +147,8 @@ fn canonical(kind: &Value, value: &str) -> String {
         "bytea" => format!("encode({value}, 'hex')"),
         "date" => format!("({value} - date '1970-01-01')::text"),
         "time" => format!("round(extract(epoch FROM {value}) * 1000000)::bigint::text"),
-        "time" => format!("round(extract(epoch FROM {value}) * 1000000)::bigint::text"),
-        // In two parts: before Postgres 14 `extract` gives a double, too coarse for microseconds.
+        // In two parts: before Postgres 14 `extract` gives a double, too coarse for this.
+        "timestamp" | "timestamptz" => format!(
             "(extract(epoch FROM date_trunc('second', {value}))::bigint * 1000000 \
              + extract(microseconds FROM {value})::bigint % 1000000)::text"
         ),
